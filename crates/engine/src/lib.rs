@@ -1,0 +1,1 @@
+//! The integer-exact forward pass, its kernels, KV cache, batching and sampler.

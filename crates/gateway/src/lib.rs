@@ -1,0 +1,1 @@
+//! The consumer's side: OpenAI surface, routing, payment, receipts, audits, cloud fallback.

@@ -1,0 +1,1 @@
+//! x402 messages, channels, lanes and crash-safe ledgers of both sides.

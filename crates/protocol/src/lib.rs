@@ -1,0 +1,1 @@
+//! The nouns of the market: ids, amounts, statement, receipt, offer, manifest, and their canonical bytes.

@@ -1,0 +1,1 @@
+//! Tiny models, fakes and dishonest players, used from tests only.
