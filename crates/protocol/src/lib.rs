@@ -1,1 +1,29 @@
-//! The nouns of the market: ids, amounts, statement, receipt, offer, manifest, and their canonical bytes.
+//! The nouns of the market and their canonical bytes: ids, amounts, statement, receipt, offer,
+//! manifest. No clock, no network, no file, no float. Start at [`statement`].
+
+pub mod codec;
+pub mod merkle;
+pub mod sampler;
+
+mod offer;
+mod receipt;
+mod signing;
+mod statement;
+mod typed_data;
+mod units;
+
+pub use alloy_primitives::{Address, B256, keccak256};
+pub use offer::Offer;
+pub use receipt::{Receipt, Tier};
+pub use sampler::{SamplerParams, Temperature};
+pub use signing::{Signature, SignatureChecked, SignatureError, Signed};
+pub use statement::{Statement, StopReason};
+pub use typed_data::{Domain, TypedData};
+pub use units::{
+    DurationMs, MicroUsd, MicroUsdPerMillionTokens, Overflow, Price, Timestamp, TokenCount, Usage,
+};
+
+/// A token's number in its model's vocabulary.
+pub type TokenId = u32;
+/// The keccak of a model's manifest.
+pub type ModelId = B256;
