@@ -1,0 +1,139 @@
+//! `cargo xtask test`: every test there is, and a summary that says what ran and what could not.
+//!
+//! With `CI=true` a suite whose tools are missing fails the run; elsewhere it is named and skipped.
+
+use crate::setup;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+enum Outcome {
+    Passed,
+    Failed,
+    /// With what would make it run.
+    Missing(&'static str),
+}
+
+type Suite = fn(&Path) -> Outcome;
+
+const SUITES: [(&str, Suite); 3] = [
+    ("rust", rust),
+    ("contracts", contracts),
+    ("foreign clients", foreign_clients),
+];
+
+pub(crate) fn run(root: &Path) -> ExitCode {
+    let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+    let mut lines = Vec::new();
+    let mut good = true;
+    for (name, suite) in SUITES {
+        println!("== {name}");
+        let started = Instant::now();
+        let outcome = suite(root);
+        let seconds = started.elapsed().as_secs();
+        let (word, fine) = match outcome {
+            Outcome::Passed => (format!("passed in {seconds} s"), true),
+            Outcome::Failed => (format!("FAILED after {seconds} s"), false),
+            Outcome::Missing(next) => (format!("not run: {next}"), !strict),
+        };
+        lines.push(format!("  {name:<16} {word}"));
+        good &= fine;
+    }
+    println!("\n{}", lines.join("\n"));
+    println!(
+        "{}",
+        if good {
+            "all suites that ran have passed"
+        } else {
+            "some suites failed"
+        }
+    );
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Pulled models are kept between runs, so that a second run pulls nothing.
+fn with_models(root: &Path, mut command: Command) -> Command {
+    if std::env::var_os("ASSAY_MODELS_DIR").is_none() {
+        command.env("ASSAY_MODELS_DIR", root.join("target/models"));
+    }
+    command.current_dir(root);
+    command
+}
+
+fn has_nextest() -> bool {
+    Command::new("cargo")
+        .args(["nextest", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+fn rust(root: &Path) -> Outcome {
+    let mut command = Command::new("cargo");
+    if has_nextest() {
+        command.args(["nextest", "run", "--release", "--workspace"]);
+    } else {
+        println!(
+            "cargo-nextest is not installed; using cargo test (`cargo install --locked cargo-nextest` is faster)"
+        );
+        command.args(["test", "--release", "--workspace"]);
+    }
+    finish(with_models(root, command))
+}
+
+fn contracts(root: &Path) -> Outcome {
+    if !setup::has_contract_tools(root) {
+        return Outcome::Missing("run `cargo xtask setup` first (needs npm)");
+    }
+    let mut command = Command::new("npm");
+    command.arg("test").current_dir(root.join("contracts"));
+    finish(command)
+}
+
+/// Tests that drive the program with clients that other people wrote are `#[ignore]`d in a plain run.
+fn foreign_clients(root: &Path) -> Outcome {
+    if !setup::has_python_clients(root) {
+        return Outcome::Missing("run `cargo xtask setup` first (needs python3 with venv)");
+    }
+    let mut command = Command::new("cargo");
+    if has_nextest() {
+        command.args([
+            "nextest",
+            "run",
+            "--release",
+            "-p",
+            "assay",
+            "--test",
+            "foreign",
+            "--run-ignored",
+            "only",
+        ]);
+    } else {
+        command.args([
+            "test",
+            "--release",
+            "-p",
+            "assay",
+            "--test",
+            "foreign",
+            "--",
+            "--ignored",
+        ]);
+    }
+    command.env("ASSAY_TEST_PYTHON", setup::venv_python(root));
+    finish(with_models(root, command))
+}
+
+fn finish(mut command: Command) -> Outcome {
+    match command.status() {
+        Ok(status) if status.success() => Outcome::Passed,
+        Ok(_) => Outcome::Failed,
+        Err(error) => {
+            eprintln!("cannot start {command:?}: {error}");
+            Outcome::Failed
+        }
+    }
+}
