@@ -1,6 +1,7 @@
 //! The nouns of the market and their canonical bytes: ids, amounts, statement, receipt, offer,
 //! manifest. No clock, no network, no file, no float. Start at [`statement`].
 
+pub mod channel;
 pub mod codec;
 pub mod merkle;
 pub mod sampler;
