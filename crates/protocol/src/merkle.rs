@@ -157,9 +157,9 @@ mod tests {
         check(&[7], ONE);
         check(&[1, 2, 3], THREE);
     }
-    const EMPTY: &str = "";
-    const ONE: &str = "";
-    const THREE: &str = "";
+    const EMPTY: &str = "f28d766e14bfa9767b97ce2a50d9b632eb10ef9c4aa085943ece3a4fcd5ef287";
+    const ONE: &str = "54c2dd3c19b8ffb6ae1b172fe8f0f3ac82780b038e7b5150478b948c2243a255";
+    const THREE: &str = "4d0fec66194c77dc469aa6a38bf1bb6fac78fa88442dc08085e3abc537fe83b9";
 
     #[test]
     fn a_node_does_not_pass_for_a_leaf() {

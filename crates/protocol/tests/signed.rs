@@ -77,8 +77,9 @@ fn digests_are_spelled_out() {
     check(receipt().digest(&DOMAIN), RECEIPT_DIGEST);
     check(offer().digest(&DOMAIN), OFFER_DIGEST);
 }
-const RECEIPT_DIGEST: &str = "";
-const OFFER_DIGEST: &str = "";
+// From eth-account (PyPI), an independent EIP-712 implementation.
+const RECEIPT_DIGEST: &str = "4d5195c935bd09e2ca7b595df56bab2ad8bb57f950db3bea081803a751fc69e3";
+const OFFER_DIGEST: &str = "c90c013d32555924984936dc95e07f5b2aa11004cdc5f9de8c408a4a6f0b3068";
 
 #[test]
 fn json_is_spelled_out() {
@@ -142,7 +143,7 @@ fn a_malleable_twin_is_refused() {
     let mut signed = sign(receipt());
     let (r, s) = (&signed.signature.0[..32], &signed.signature.0[32..64]);
     let twin = k256::ecdsa::Signature::from_scalars(
-        k256::FieldBytes::clone_from_slice(r),
+        <[u8; 32]>::try_from(r).unwrap(),
         (-*k256::ecdsa::Signature::from_slice(&[r, s].concat())
             .unwrap()
             .s())
