@@ -3,6 +3,7 @@
 
 pub mod channel;
 pub mod codec;
+pub mod manifest;
 pub mod merkle;
 pub mod sampler;
 
