@@ -1,0 +1,170 @@
+//! `assay chat`: a conversation through a gateway, with who served each answer, its price and its standing.
+
+use crate::ask::{Answered, Gateway};
+use crate::output;
+use anyhow::{Context, Result};
+use assay_protocol::DurationMs;
+use serde_json::{Value, json};
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Ask this one question and leave; without it, a conversation
+    #[arg(value_name = "QUESTION")]
+    question: Vec<String>,
+
+    /// The gateway's address
+    #[arg(long, env = "ASSAY_URL", default_value = DEFAULT_URL)]
+    url: String,
+
+    /// The model, as in `GET /v1/models` [default: the first one there]
+    #[arg(long)]
+    model: Option<String>,
+
+    /// What the model is told before the conversation
+    #[arg(long)]
+    system: Option<String>,
+
+    /// The most tokens of one answer
+    #[arg(long, default_value_t = 256)]
+    max_tokens: u32,
+
+    /// 0 always takes the likeliest token
+    #[arg(long)]
+    temperature: Option<String>,
+
+    /// Makes a sampled answer repeatable
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Who checks the answer: none, staked or optimistic
+    #[arg(long)]
+    verification: Option<String>,
+}
+
+pub(crate) async fn run(args: Args) -> Result<()> {
+    let gateway = Gateway::at(&args.url)?;
+    let model = match &args.model {
+        Some(model) => model.clone(),
+        None => first_model(&gateway).await?,
+    };
+    let mut messages: Vec<Value> = Vec::new();
+    if let Some(system) = &args.system {
+        messages.push(json!({ "role": "system", "content": system }));
+    }
+    if !args.question.is_empty() {
+        let question = args.question.join(" ");
+        turn(&args, &gateway, &model, &mut messages, &question).await?;
+        return Ok(());
+    }
+    let terminal = std::io::stdin().is_terminal();
+    if terminal {
+        println!(
+            "{model} at {}; an empty line or ctrl-d ends the conversation",
+            gateway.url()
+        );
+    }
+    while let Some(question) = read_line(terminal)? {
+        if question.is_empty() {
+            break;
+        }
+        // A refusal of one turn does not end the conversation.
+        if let Err(error) = turn(&args, &gateway, &model, &mut messages, &question).await {
+            eprintln!("{}", crate::refusal::report(&error));
+            messages.pop();
+        }
+    }
+    Ok(())
+}
+
+async fn first_model(gateway: &Gateway) -> Result<String> {
+    let list = gateway.get("/v1/models").await?;
+    let name = list["data"][0]["id"].as_str();
+    name.map(str::to_owned).ok_or_else(|| {
+        crate::refusal::refusal("the gateway knows no model", "check `assay gateway status`")
+    })
+}
+
+fn read_line(terminal: bool) -> Result<Option<String>> {
+    if terminal {
+        print!("\n> ");
+        std::io::stdout().flush()?;
+    }
+    let mut line = String::new();
+    let read = std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .context("cannot read the question")?;
+    Ok((read > 0).then(|| line.trim().to_owned()))
+}
+
+async fn turn(
+    args: &Args,
+    gateway: &Gateway,
+    model: &str,
+    messages: &mut Vec<Value>,
+    question: &str,
+) -> Result<()> {
+    messages.push(json!({ "role": "user", "content": question }));
+    let mut body = json!({
+        "model": model,
+        "messages": messages,
+        "max_tokens": args.max_tokens,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+    });
+    if let Some(temperature) = &args.temperature {
+        // Passed on as written: the gateway says what it thinks of it.
+        body["temperature"] =
+            serde_json::from_str(temperature).unwrap_or(Value::String(temperature.clone()));
+    }
+    if let Some(seed) = args.seed {
+        body["seed"] = json!(seed);
+    }
+    if let Some(verification) = &args.verification {
+        body["assay"] = json!({ "verification": verification });
+    }
+    let answered = gateway
+        .chat(&body, |text| {
+            print!("{text}");
+            let _ = std::io::stdout().flush();
+        })
+        .await?;
+    println!("\n{}", summary(&answered));
+    messages.push(json!({ "role": "assistant", "content": answered.text }));
+    Ok(())
+}
+
+/// Who answered, for how much, how fast, and what vouches for it.
+pub(crate) fn summary(answered: &Answered) -> String {
+    let ms = |time: Duration| {
+        output::duration(DurationMs(
+            u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
+        ))
+    };
+    let speed = format!(
+        "first token after {}, {} in all",
+        ms(answered.first_token),
+        ms(answered.whole)
+    );
+    match &answered.assay.receipt {
+        Some(receipt) => {
+            let body = &receipt.body;
+            format!(
+                "[{} · {} tokens for {} · {} · {speed} · receipt {}]",
+                output::short_address(&body.provider),
+                body.statement.n_output.0,
+                output::usd(body.charged),
+                body.tier.label(),
+                output::short(&body.request_id),
+            )
+        }
+        None => format!(
+            "[no receipt: {} · {speed}]",
+            answered.labels.get("tier").map_or("unverified", |s| s)
+        ),
+    }
+}

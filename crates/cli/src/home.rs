@@ -1,0 +1,141 @@
+//! The folder that everything of one user lives in, and the lock that keeps two markets out of it.
+//!
+//! It names paths and takes the lock; what stands in the files is their owners' business.
+
+use crate::refusal::refusal;
+use anyhow::{Context, Result};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct HomeArgs {
+    /// Folder for keys, chain, receipts and models [default: the platform's data folder]
+    #[arg(long, global = true, env = "ASSAY_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Folder for pulled and imported models [default: `models` in the data folder]
+    #[arg(long, global = true, env = "ASSAY_MODELS_DIR", value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    data: PathBuf,
+    models: PathBuf,
+}
+
+impl HomeArgs {
+    pub(crate) fn resolve(&self) -> Result<Home> {
+        let data = match &self.data_dir {
+            Some(dir) => dir.clone(),
+            None => directories::ProjectDirs::from("", "", "assay")
+                .map(|dirs| dirs.data_dir().to_path_buf())
+                .ok_or_else(|| {
+                    refusal("no home folder is known", "name a folder with --data-dir")
+                })?,
+        };
+        let models = self
+            .models_dir
+            .clone()
+            .unwrap_or_else(|| data.join("models"));
+        Ok(Home { data, models })
+    }
+}
+
+impl Home {
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(crate) fn models(&self) -> &Path {
+        &self.models
+    }
+
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.data.join("keys")
+    }
+
+    pub(crate) fn chain(&self) -> PathBuf {
+        self.data.join("chain")
+    }
+
+    pub(crate) fn node(&self, name: &str) -> PathBuf {
+        self.data.join("nodes").join(name)
+    }
+
+    pub(crate) fn gateway(&self) -> PathBuf {
+        self.data.join("gateway")
+    }
+
+    /// What a running market tells to other commands: addresses, ports, deployment.
+    pub(crate) fn market_file(&self) -> PathBuf {
+        self.data.join("market.json")
+    }
+
+    /// Makes the folder, for this user alone: it holds keys.
+    pub(crate) fn create(&self) -> Result<()> {
+        let existed = self.data.is_dir();
+        fs::create_dir_all(&self.data)
+            .with_context(|| format!("cannot make the folder {}", self.data.display()))?;
+        #[cfg(unix)]
+        if !existed {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(&self.data, fs::Permissions::from_mode(0o700))
+                .with_context(|| format!("cannot protect the folder {}", self.data.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses while another process holds the folder; the lock goes with the returned value.
+    pub(crate) fn lock(&self) -> Result<HomeLock> {
+        self.create()?;
+        let path = self.data.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(HomeLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(refusal(
+                format!("another assay is running in {}", self.data.display()),
+                "stop it with ctrl-c, or give this one its own folder with --data-dir",
+            )),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+}
+
+/// Held while a market runs. The operating system drops it with the process, however that ends.
+#[derive(Debug)]
+pub(crate) struct HomeLock {
+    _file: File,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Home;
+
+    #[test]
+    fn a_second_market_in_one_folder_is_refused_until_the_first_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home {
+            data: folder.path().join("data"),
+            models: folder.path().join("models"),
+        };
+        let first = home.lock().unwrap();
+        assert!(
+            home.lock()
+                .unwrap_err()
+                .to_string()
+                .contains("another assay is running")
+        );
+        drop(first);
+        home.lock().unwrap();
+    }
+}
