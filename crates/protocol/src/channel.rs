@@ -5,7 +5,7 @@
 //! contracts, is two channels and no voucher of one is worth anything in the other.
 //! `vectors/channels.json` pins every digest here; `contracts/` recomputes them.
 
-use alloy_primitives::{Address, B256, U256, address, aliases::U40, keccak256};
+use alloy_primitives::{Address, B256, Bytes, U256, address, aliases::U40, keccak256};
 use alloy_sol_types::{Eip712Domain, SolStruct, SolValue, sol};
 use serde::{Deserialize, Serialize};
 
@@ -290,26 +290,64 @@ impl ReceiveAuthorization {
     }
 }
 
-/// The nonce that ties a deposit's authorization to its channel: whoever submits it cannot send
-/// the money into another one.
-pub fn deposit_nonce(channel_id: B256, salt: U256) -> B256 {
-    keccak256((channel_id, salt).abi_encode())
+/// A payer's signed permission to move money into one channel, to be submitted by anybody. Its
+/// EIP-3009 nonce is derived from the channel, so nobody can send the money into another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepositAuthorization {
+    pub valid_after: Timestamp,
+    pub valid_before: Timestamp,
+    /// Tells several deposits into one channel apart.
+    pub salt: U256,
+    pub signature: Signature,
 }
 
-/// What the collector of EIP-3009 deposits reads.
-pub fn collector_data(
-    valid_after: Timestamp,
-    valid_before: Timestamp,
-    salt: U256,
-    signature: &Signature,
-) -> Vec<u8> {
-    (
-        U256::from(valid_after.0),
-        U256::from(valid_before.0),
-        salt,
-        signature.0.to_vec(),
-    )
-        .abi_encode_params()
+impl DepositAuthorization {
+    /// What is signed: the collector may pull `amount` from the channel's payer.
+    pub fn authorization(
+        &self,
+        channel_id: B256,
+        payer: Address,
+        collector: Address,
+        amount: MicroUsd,
+    ) -> ReceiveAuthorization {
+        ReceiveAuthorization {
+            from: payer,
+            to: collector,
+            value: amount,
+            valid_after: self.valid_after,
+            valid_before: self.valid_before,
+            nonce: deposit_nonce(channel_id, self.salt),
+        }
+    }
+
+    /// Checks that the channel's payer signed a deposit of exactly this amount.
+    pub fn check(
+        &self,
+        channel_id: B256,
+        payer: Address,
+        collector: Address,
+        amount: MicroUsd,
+        token: &TokenDomain,
+    ) -> Result<(), ChannelError> {
+        let authorization = self.authorization(channel_id, payer, collector, amount);
+        Ok(self.signature.check(&authorization.digest(token), payer)?)
+    }
+
+    /// What the collector reads.
+    pub fn collector_data(&self) -> Vec<u8> {
+        (
+            U256::from(self.valid_after.0),
+            U256::from(self.valid_before.0),
+            self.salt,
+            Bytes::copy_from_slice(self.signature.0.as_slice()),
+        )
+            .abi_encode_params()
+    }
+}
+
+/// The EIP-3009 nonce of a deposit: `keccak(abi.encode(channelId, salt))`.
+pub fn deposit_nonce(channel_id: B256, salt: U256) -> B256 {
+    keccak256((channel_id, salt).abi_encode())
 }
 
 /// Why a channel's config or voucher is refused.

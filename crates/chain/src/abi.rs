@@ -1,0 +1,206 @@
+//! The contracts' interfaces as Rust types. A test holds every selector here against the
+//! checked-in artifacts; nothing else in the workspace spells an ABI.
+
+use alloy_sol_types::sol;
+
+sol! {
+    #[derive(Debug, PartialEq, Eq)]
+    interface ITestDollar {
+        function name() external view returns (string);
+        function version() external view returns (string);
+        function mint(address to, uint256 value) external;
+        function balanceOf(address account) external view returns (uint256);
+        function transfer(address to, uint256 value) external returns (bool);
+        function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
+
+        event Transfer(address indexed from, address indexed to, uint256 value);
+
+        error ERC20InsufficientBalance(address sender, uint256 balance, uint256 needed);
+        error AuthorizationUsed(address authorizer, bytes32 nonce);
+        error AuthorizationNotYetValid(uint256 validAfter);
+        error AuthorizationExpired(uint256 validBefore);
+        error CallerIsNotPayee(address caller, address payee);
+        error InvalidAuthorizationSignature(address expectedSigner);
+        error MintTooLarge(uint256 value, uint256 most);
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface IChannels {
+        struct ChannelConfig {
+            address payer;
+            address payerAuthorizer;
+            address receiver;
+            address receiverAuthorizer;
+            address token;
+            uint40 withdrawDelay;
+            bytes32 salt;
+        }
+        struct Voucher {
+            ChannelConfig channel;
+            uint128 maxClaimableAmount;
+        }
+        struct VoucherClaim {
+            Voucher voucher;
+            bytes signature;
+            uint128 totalClaimed;
+        }
+
+        function multicall(bytes[] calldata data) external returns (bytes[] memory results);
+        function deposit(ChannelConfig calldata config, uint128 amount, address collector, bytes calldata collectorData) external;
+        function claim(VoucherClaim[] calldata voucherClaims) external;
+        function claimWithSignature(VoucherClaim[] calldata voucherClaims, bytes calldata authorizerSignature) external;
+        function settle(address receiver, address token) external;
+        function initiateWithdraw(ChannelConfig calldata config, uint128 amount) external;
+        function finalizeWithdraw(ChannelConfig calldata config) external;
+        function refund(ChannelConfig calldata config, uint128 amount) external;
+        function refundWithSignature(ChannelConfig calldata config, uint128 amount, uint256 nonce, bytes calldata receiverAuthorizerSignature) external;
+        function getChannelId(ChannelConfig calldata config) external view returns (bytes32);
+        function getVoucherDigest(bytes32 channelId, uint128 maxClaimableAmount) external view returns (bytes32);
+        function getRefundDigest(bytes32 channelId, uint256 nonce, uint128 amount) external view returns (bytes32);
+        function getClaimBatchDigest(VoucherClaim[] calldata voucherClaims) external view returns (bytes32);
+        function channels(bytes32 channelId) external view returns (uint128 balance, uint128 totalClaimed);
+        function pendingWithdrawals(bytes32 channelId) external view returns (uint128 amount, uint40 initiatedAt);
+        function receivers(address receiver, address token) external view returns (uint128 totalClaimed, uint128 totalSettled);
+        function refundNonce(bytes32 channelId) external view returns (uint256);
+
+        event ChannelCreated(bytes32 indexed channelId, ChannelConfig config);
+        event ChannelClosed(bytes32 indexed channelId, ChannelConfig config);
+        event Deposited(bytes32 indexed channelId, address indexed sender, uint128 amount, uint128 newBalance);
+        event Claimed(bytes32 indexed channelId, address indexed sender, uint128 claimAmount, uint128 newTotalClaimed);
+        event Settled(address indexed receiver, address indexed token, address indexed sender, uint128 amount);
+        event Refunded(bytes32 indexed channelId, address indexed sender, uint128 amount);
+        event WithdrawInitiated(bytes32 indexed channelId, uint128 amount, uint40 finalizeAfter);
+        event WithdrawFinalized(bytes32 indexed channelId, address indexed sender, uint128 amount);
+
+        error ZeroAddress();
+        error WithdrawDelayOutOfRange(uint40 delay);
+        error ZeroAmount();
+        error EmptyBatch();
+        error DepositNotReceived(uint256 expected, uint256 received);
+        error InvalidVoucherSignature(bytes32 channelId, address expectedSigner);
+        error InvalidAuthorizerSignature(address expectedSigner);
+        error MixedAuthorizers(address expected, address got);
+        error NotReceiverSide(bytes32 channelId, address caller);
+        error NotPayerSide(bytes32 channelId, address caller);
+        error ClaimAboveVoucher(bytes32 channelId, uint128 claimed, uint128 voucher);
+        error ClaimAboveBalance(bytes32 channelId, uint128 claimed, uint128 balance);
+        error WithdrawalPending(bytes32 channelId, uint40 initiatedAt);
+        error NoWithdrawalPending(bytes32 channelId);
+        error WithdrawTooEarly(bytes32 channelId, uint40 readyAt);
+        error WithdrawAboveAvailable(bytes32 channelId, uint128 amount, uint128 available);
+        error WrongRefundNonce(bytes32 channelId, uint256 expected, uint256 got);
+    }
+
+    /// What the canonical x402 contract says instead: the same refusals without facts.
+    #[derive(Debug, PartialEq, Eq)]
+    interface ICanonicalErrors {
+        error InvalidChannel();
+        error ZeroDeposit();
+        error DepositOverflow();
+        error InvalidSignature();
+        error NotReceiverAuthorizer();
+        error NotAuthorizedToClaim();
+        error NotAuthorizedToRefund();
+        error ClaimExceedsCeiling();
+        error ClaimExceedsBalance();
+        error WithdrawalAlreadyPending();
+        error WithdrawalNotPending();
+        error NotAuthorizedToFinalizeWithdraw();
+        error WithdrawDelayNotElapsed();
+        error NothingToWithdraw();
+        error WithdrawAmountExceedsAvailable();
+        error DepositCollectionFailed();
+        error InvalidCollector();
+        error InvalidRefundNonce();
+        error ZeroRefund();
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface IRegistry {
+        struct Provider {
+            address provider;
+            address vault;
+            address offerKey;
+            address payout;
+            uint128 stake;
+            uint128 unbonding;
+            uint64 unbondingReadyAt;
+            bool active;
+            string endpoint;
+            bytes32[] models;
+        }
+
+        function multicall(bytes[] calldata data) external returns (bytes[] memory results);
+        function register(address offerKey, address payout, string calldata endpoint, bytes32[] calldata models) external;
+        function setEndpoint(string calldata endpoint) external;
+        function setModels(bytes32[] calldata models) external;
+        function setPayout(address payout) external;
+        function rotateOfferKey(address offerKey) external;
+        function stake(uint128 amount) external;
+        function stakeWithAuthorization(address provider, uint128 amount, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes calldata signature) external;
+        function unbond(uint128 amount) external;
+        function withdrawStake() external;
+        function getProvider(address provider) external view returns (Provider memory);
+        function vaultOf(address provider) external view returns (address);
+        function isOfferKey(address provider, address key, uint64 at) external view returns (bool);
+        function activeCount() external view returns (uint256);
+        function activePage(uint256 start, uint256 count) external view returns (Provider[] memory);
+        function TOKEN() external view returns (address);
+        function CHANNELS() external view returns (address);
+        function ARBITER() external view returns (address);
+        function VAULT_IMPLEMENTATION() external view returns (address);
+        function MIN_STAKE() external view returns (uint128);
+        function UNBONDING_PERIOD() external view returns (uint64);
+        function CHALLENGE_WINDOW() external view returns (uint64);
+
+        event Registered(address indexed provider, address vault);
+        event EndpointSet(address indexed provider, string endpoint);
+        event ModelsSet(address indexed provider, bytes32[] models);
+        event PayoutSet(address indexed provider, address payout);
+        event OfferKeyAdded(address indexed provider, address indexed key);
+        event OfferKeyRetired(address indexed provider, address indexed key);
+        event Staked(address indexed provider, uint128 amount, uint128 stake);
+        event UnbondingStarted(address indexed provider, uint128 amount, uint128 unbonding, uint64 readyAt);
+        event StakeWithdrawn(address indexed provider, uint128 amount);
+        event Slashed(address indexed provider, address indexed to, uint128 amount);
+
+        error ZeroAddress();
+        error ZeroAmount();
+        error AlreadyRegistered(address provider);
+        error NotRegistered(address provider);
+        error EndpointTooLong(uint256 length, uint256 most);
+        error TooManyModels(uint256 count, uint256 most);
+        error OfferKeyKnown(address provider, address key);
+        error StakeNotReceived(uint256 expected, uint256 received);
+        error AboveStake(address provider, uint128 amount, uint128 stake);
+        error NothingUnbonding(address provider);
+        error StillUnbonding(address provider, uint64 readyAt);
+        error NotArbiter(address caller);
+        error WindowOutlivesUnbonding(uint64 window, uint64 unbonding);
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface IPayoutVault {
+        function PROVIDER() external view returns (address);
+        function collect() external;
+        function sync() external;
+        function release() external returns (uint128);
+        function status() external view returns (uint128 unsettled, uint128 waiting, uint128 releasable, uint128 held, uint64 nextReleaseAt);
+
+        event Received(uint128 amount, uint64 releaseAt);
+        event Released(address indexed payout, uint128 amount);
+        event Held(bytes32 indexed disputeId, uint128 amount);
+        event Freed(bytes32 indexed disputeId, uint128 amount);
+        event Awarded(bytes32 indexed disputeId, address indexed to, uint128 amount);
+
+        error NotArbiter(address caller);
+        error HoldExists(bytes32 disputeId);
+        error NoHold(bytes32 disputeId);
+        error AboveHold(bytes32 disputeId, uint128 amount, uint128 held);
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface ICollector {
+        error NotChannels(address caller);
+    }
+}

@@ -1,0 +1,131 @@
+//! One handle on a chain, embedded or remote: the same JSON-RPC calls, the same code above.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::network::TransactionBuilder;
+use alloy::providers::{DynProvider, Provider, RootProvider};
+use alloy::rpc::client::RpcClient;
+use alloy::rpc::types::{BlockId, BlockNumberOrTag, TransactionRequest};
+use alloy_primitives::Bytes;
+use alloy_sol_types::SolCall;
+use assay_protocol::{Address, Timestamp};
+
+use crate::error::{ChainError, from_rpc};
+use crate::transact::Nonces;
+
+/// How long one JSON-RPC request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A chain. Clones share the connection and the nonces.
+#[derive(Clone)]
+pub struct Chain {
+    pub(crate) provider: DynProvider,
+    pub(crate) nonces: Arc<Nonces>,
+    chain_id: u64,
+}
+
+impl Chain {
+    /// A chain behind a JSON-RPC url.
+    pub async fn connect(url: &str) -> Result<Chain, ChainError> {
+        let bad = || ChainError::BadUrl(url.to_owned());
+        let parsed: reqwest::Url = url.parse().map_err(|_| bad())?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return Err(bad());
+        }
+        // Somebody else may have installed it first; either way TLS has its cryptography.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(|e| ChainError::Unreachable(e.to_string()))?;
+        Chain::over(RpcClient::new_http_with_client(http, parsed)).await
+    }
+
+    async fn over(client: RpcClient) -> Result<Chain, ChainError> {
+        let provider = RootProvider::new(client).erased();
+        let chain_id = provider
+            .get_chain_id()
+            .await
+            .map_err(|e| from_rpc("chain id", e))?;
+        Ok(Chain {
+            provider,
+            nonces: Arc::default(),
+            chain_id,
+        })
+    }
+
+    pub fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
+    /// The alloy provider, for what this crate does not wrap.
+    pub fn provider(&self) -> &DynProvider {
+        &self.provider
+    }
+
+    pub async fn block_number(&self) -> Result<u64, ChainError> {
+        let number = self.provider.get_block_number().await;
+        number.map_err(|e| from_rpc("block number", e))
+    }
+
+    /// The time that the next block would carry: what contracts will compare with.
+    pub async fn now(&self) -> Result<Timestamp, ChainError> {
+        let block = self
+            .provider
+            .get_block_by_number(BlockNumberOrTag::Pending)
+            .await
+            .map_err(|e| from_rpc("pending block", e))?;
+        if let Some(block) = block {
+            return Ok(Timestamp(block.header.timestamp));
+        }
+        let latest = self
+            .provider
+            .get_block(BlockId::latest())
+            .await
+            .map_err(|e| from_rpc("latest block", e))?;
+        latest
+            .map(|block| Timestamp(block.header.timestamp))
+            .ok_or(ChainError::BadAnswer {
+                what: "latest block",
+                why: "null".into(),
+            })
+    }
+
+    pub(crate) async fn code(&self, address: Address) -> Result<Bytes, ChainError> {
+        let code = self.provider.get_code_at(address).await;
+        code.map_err(|e| from_rpc("contract code", e))
+    }
+
+    /// Calls a view function.
+    pub(crate) async fn view<C: SolCall>(
+        &self,
+        what: &'static str,
+        to: Address,
+        call: C,
+    ) -> Result<C::Return, ChainError> {
+        let request = TransactionRequest::default()
+            .with_to(to)
+            .with_input(call.abi_encode());
+        let answer = self
+            .provider
+            .call(request)
+            .await
+            .map_err(|e| from_rpc(what, e))?;
+        if answer.is_empty() {
+            return Err(ChainError::NoContract { what, address: to });
+        }
+        C::abi_decode_returns(&answer).map_err(|e| ChainError::BadAnswer {
+            what,
+            why: e.to_string(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Chain({})", self.chain_id)
+    }
+}

@@ -1,0 +1,101 @@
+//! Where a market's contracts stand on one chain, and the rules they were deployed with.
+
+use assay_protocol::channel::{ChannelDomain, TokenDomain};
+use assay_protocol::{Address, Domain, MicroUsd};
+use serde::{Deserialize, Serialize};
+
+/// The addresses of one market. Keep it as JSON; every process of a market needs the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub chain_id: u64,
+    /// The stablecoin, and its EIP-712 name and version, which x402 puts in `extra`.
+    pub token: Address,
+    pub token_name: String,
+    pub token_version: String,
+    pub channels: Address,
+    /// Pulls EIP-3009 deposits for the channels.
+    pub collector: Address,
+    pub registry: Address,
+    /// The code behind every provider's vault.
+    pub vault_implementation: Address,
+    pub challenge_window_s: u64,
+    pub unbonding_s: u64,
+    pub min_stake: MicroUsd,
+}
+
+impl Deployment {
+    /// Where receipts and offers are signed for.
+    pub fn domain(&self) -> Domain {
+        Domain {
+            chain_id: self.chain_id,
+            verifying_contract: self.registry,
+        }
+    }
+
+    /// Where vouchers, claims and refunds are signed for.
+    pub fn channel_domain(&self) -> ChannelDomain {
+        ChannelDomain {
+            chain_id: self.chain_id,
+            contract: self.channels,
+        }
+    }
+
+    /// Where EIP-3009 authorizations are signed for.
+    pub fn token_domain(&self) -> TokenDomain {
+        TokenDomain {
+            name: self.token_name.clone(),
+            version: self.token_version.clone(),
+            chain_id: self.chain_id,
+            token: self.token,
+        }
+    }
+
+    /// x402's name of this chain.
+    pub fn network(&self) -> String {
+        format!("eip155:{}", self.chain_id)
+    }
+}
+
+/// The rules of a new market; they are immutable once deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployParams {
+    /// A stablecoin with EIP-3009; without one, a test dollar that anybody may mint is deployed.
+    pub token: Option<Address>,
+    /// Where the contracts of x402 stand; without it the canonical address is used if it has
+    /// code or can be given code (a development chain), and else ours are deployed.
+    pub channels: Option<Address>,
+    pub collector: Option<Address>,
+    /// Who may hold payouts and slash stakes: the dispute contract. Zero means nobody can.
+    pub arbiter: Address,
+    pub min_stake: MicroUsd,
+    pub unbonding_s: u64,
+    pub challenge_window_s: u64,
+}
+
+impl DeployParams {
+    /// Short clocks for a market on one machine (PROTOCOL section 4).
+    pub fn devnet() -> DeployParams {
+        DeployParams {
+            token: None,
+            channels: None,
+            collector: None,
+            arbiter: Address::ZERO,
+            min_stake: MicroUsd(10_000_000),
+            unbonding_s: 180,
+            challenge_window_s: 60,
+        }
+    }
+
+    /// The clocks of a real network, over its own stablecoin.
+    pub fn network(token: Address, min_stake: MicroUsd) -> DeployParams {
+        DeployParams {
+            token: Some(token),
+            channels: None,
+            collector: None,
+            arbiter: Address::ZERO,
+            min_stake,
+            unbonding_s: 7 * 24 * 60 * 60,
+            challenge_window_s: 24 * 60 * 60,
+        }
+    }
+}

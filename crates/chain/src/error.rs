@@ -1,0 +1,351 @@
+//! What can go wrong on a chain, with the facts a user needs; contract errors are decoded here.
+
+use alloy::transports::{RpcError, TransportErrorKind};
+use alloy_primitives::{Bytes, U256};
+use alloy_sol_types::{Revert, SolError, SolInterface};
+use assay_protocol::channel::ChannelError;
+use assay_protocol::{Address, B256, MicroUsd};
+
+use crate::abi::ICanonicalErrors::ICanonicalErrorsErrors as Canonical;
+use crate::abi::IChannels::IChannelsErrors as Channels;
+use crate::abi::ICollector::ICollectorErrors as Collector;
+use crate::abi::IPayoutVault::IPayoutVaultErrors as Vault;
+use crate::abi::IRegistry::IRegistryErrors as Registry;
+use crate::abi::ITestDollar::ITestDollarErrors as Dollar;
+
+/// Why a chain cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    #[error(
+        "`{0}` is no http(s) url; give the chain's JSON-RPC address, as in http://127.0.0.1:8545"
+    )]
+    BadUrl(String),
+    #[error("the chain does not answer: {0}; check that it runs and that --rpc-url is right")]
+    Unreachable(String),
+    #[error("the chain refuses: {0}")]
+    Rpc(String),
+    #[error("{what} refused: {why}")]
+    Refused { what: &'static str, why: Refusal },
+    #[error(
+        "{what}: transaction {hash} failed in block {block}, although it passed its dry run; another transaction came first"
+    )]
+    Reverted {
+        what: &'static str,
+        hash: B256,
+        block: u64,
+    },
+    #[error(
+        "{what}: transaction {hash} is not in a block after {waited_s} s; it may still come, so look it up before you try again"
+    )]
+    NotMined {
+        what: &'static str,
+        hash: B256,
+        waited_s: u64,
+    },
+    #[error("the chain's answer to {what} cannot be read: {why}")]
+    BadAnswer { what: &'static str, why: String },
+    #[error("{0} is more than the market counts in (2^64 micro-USD)")]
+    AmountTooLarge(U256),
+    #[error(
+        "the deployment is for chain {expected}, this is chain {got}; use the addresses of this chain"
+    )]
+    OtherChain { expected: u64, got: u64 },
+    #[error("no contract stands at {address} ({what}); deploy first, or correct the address")]
+    NoContract {
+        what: &'static str,
+        address: Address,
+    },
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("a chain's task stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why a contract refused, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    Channels(Channels),
+    Registry(Registry),
+    Vault(Vault),
+    Token(Dollar),
+    /// The canonical x402 contract's refusals, which carry no facts.
+    Canonical(Canonical),
+    Collector(Collector),
+    /// `require` with a reason.
+    Reason(String),
+    /// Bytes that no contract of ours speaks.
+    Unknown(Bytes),
+}
+
+impl From<Channels> for Refusal {
+    fn from(error: Channels) -> Self {
+        Refusal::Channels(error)
+    }
+}
+
+impl Refusal {
+    /// Reads a revert's bytes. Selectors are tried contract by contract; where two contracts
+    /// name one error alike, its words are alike too.
+    pub fn decode(data: &[u8]) -> Refusal {
+        if let Ok(error) = Channels::abi_decode(data) {
+            return Refusal::Channels(error);
+        }
+        if let Ok(error) = Registry::abi_decode(data) {
+            return Refusal::Registry(error);
+        }
+        if let Ok(error) = Vault::abi_decode(data) {
+            return Refusal::Vault(error);
+        }
+        if let Ok(error) = Dollar::abi_decode(data) {
+            return Refusal::Token(error);
+        }
+        if let Ok(error) = Collector::abi_decode(data) {
+            return Refusal::Collector(error);
+        }
+        if let Ok(error) = Canonical::abi_decode(data) {
+            return Refusal::Canonical(error);
+        }
+        if let Ok(Revert { reason }) = Revert::abi_decode(data) {
+            return Refusal::Reason(reason);
+        }
+        Refusal::Unknown(Bytes::copy_from_slice(data))
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Channels(error) => channels_words(error, f),
+            Refusal::Registry(error) => registry_words(error, f),
+            Refusal::Vault(error) => vault_words(error, f),
+            Refusal::Token(error) => token_words(error, f),
+            Refusal::Canonical(error) => write!(f, "the x402 contract says {error:?}"),
+            Refusal::Collector(Collector::NotChannels(e)) => {
+                write!(f, "{} is not the channels contract", e.caller)
+            }
+            Refusal::Reason(reason) => write!(f, "{reason}"),
+            Refusal::Unknown(data) if data.is_empty() => {
+                write!(f, "the contract reverted without a reason")
+            }
+            Refusal::Unknown(data) => write!(f, "the contract reverted with {data}"),
+        }
+    }
+}
+
+/// Micro-USD with its unit, whatever the width.
+struct Money<T>(T);
+
+impl<T: std::fmt::Display> std::fmt::Display for Money<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} µUSD", self.0)
+    }
+}
+
+fn channels_words(error: &Channels, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    match error {
+        Channels::ZeroAddress(_) => write!(f, "an address is zero"),
+        Channels::WithdrawDelayOutOfRange(e) => {
+            write!(
+                f,
+                "a withdraw delay of {} s is outside 15 minutes to 30 days",
+                e.delay
+            )
+        }
+        Channels::ZeroAmount(_) => write!(f, "the amount is zero"),
+        Channels::EmptyBatch(_) => write!(f, "the batch is empty"),
+        Channels::DepositNotReceived(e) => write!(
+            f,
+            "the deposit of {} brought {}; tokens that take a fee are not accepted",
+            Money(e.expected),
+            Money(e.received)
+        ),
+        Channels::InvalidVoucherSignature(e) => write!(
+            f,
+            "a voucher of channel {} is not signed by {}",
+            e.channelId, e.expectedSigner
+        ),
+        Channels::InvalidAuthorizerSignature(e) => {
+            write!(
+                f,
+                "the batch is not signed by its authorizer {}",
+                e.expectedSigner
+            )
+        }
+        Channels::MixedAuthorizers(e) => write!(
+            f,
+            "the batch mixes channels of authorizer {} and of {}",
+            e.expected, e.got
+        ),
+        Channels::NotReceiverSide(e) => write!(
+            f,
+            "{} is neither receiver nor receiver's authorizer of channel {}",
+            e.caller, e.channelId
+        ),
+        Channels::NotPayerSide(e) => write!(
+            f,
+            "{} is neither payer nor payer's authorizer of channel {}",
+            e.caller, e.channelId
+        ),
+        Channels::ClaimAboveVoucher(e) => write!(
+            f,
+            "the voucher of {} is below the claim of {}",
+            Money(e.voucher),
+            Money(e.claimed)
+        ),
+        Channels::ClaimAboveBalance(e) => write!(
+            f,
+            "channel balance {} is below the claim of {}",
+            Money(e.balance),
+            Money(e.claimed)
+        ),
+        Channels::WithdrawalPending(e) => {
+            write!(f, "a withdrawal is pending since {}", e.initiatedAt)
+        }
+        Channels::NoWithdrawalPending(_) => write!(f, "no withdrawal is pending"),
+        Channels::WithdrawTooEarly(e) => {
+            write!(f, "the withdrawal can be finalized from {} on", e.readyAt)
+        }
+        Channels::WithdrawAboveAvailable(e) => write!(
+            f,
+            "the channel has {} available, {} asked",
+            Money(e.available),
+            Money(e.amount)
+        ),
+        Channels::WrongRefundNonce(e) => {
+            write!(
+                f,
+                "the refund's nonce is {}, expected {}",
+                e.got, e.expected
+            )
+        }
+    }
+}
+
+fn registry_words(error: &Registry, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    match error {
+        Registry::ZeroAddress(_) => write!(f, "an address is zero"),
+        Registry::ZeroAmount(_) => write!(f, "the amount is zero"),
+        Registry::AlreadyRegistered(e) => write!(f, "{} is registered already", e.provider),
+        Registry::NotRegistered(e) => write!(f, "{} is not registered", e.provider),
+        Registry::EndpointTooLong(e) => {
+            write!(
+                f,
+                "the endpoint has {} bytes, at most {} fit",
+                e.length, e.most
+            )
+        }
+        Registry::TooManyModels(e) => write!(f, "{} models, at most {} fit", e.count, e.most),
+        Registry::OfferKeyKnown(e) => {
+            write!(
+                f,
+                "{} has used the key {} before; make a new one",
+                e.provider, e.key
+            )
+        }
+        Registry::StakeNotReceived(e) => write!(
+            f,
+            "the stake of {} brought {}",
+            Money(e.expected),
+            Money(e.received)
+        ),
+        Registry::AboveStake(e) => write!(
+            f,
+            "{} has a stake of {}, {} asked",
+            e.provider,
+            Money(e.stake),
+            Money(e.amount)
+        ),
+        Registry::NothingUnbonding(e) => write!(f, "{} has nothing unbonding", e.provider),
+        Registry::StillUnbonding(e) => {
+            write!(f, "the stake of {} unbonds until {}", e.provider, e.readyAt)
+        }
+        Registry::NotArbiter(e) => write!(f, "{} is not the arbiter", e.caller),
+        Registry::WindowOutlivesUnbonding(e) => write!(
+            f,
+            "a challenge window of {} s outlives an unbonding of {} s",
+            e.window, e.unbonding
+        ),
+    }
+}
+
+fn vault_words(error: &Vault, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    match error {
+        Vault::NotArbiter(e) => write!(f, "{} is not the arbiter", e.caller),
+        Vault::HoldExists(e) => write!(f, "dispute {} holds already", e.disputeId),
+        Vault::NoHold(e) => write!(f, "dispute {} holds nothing", e.disputeId),
+        Vault::AboveHold(e) => write!(
+            f,
+            "dispute {} holds {}, {} asked",
+            e.disputeId,
+            Money(e.held),
+            Money(e.amount)
+        ),
+    }
+}
+
+fn token_words(error: &Dollar, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    match error {
+        Dollar::ERC20InsufficientBalance(e) => write!(
+            f,
+            "{} has {}, {} needed",
+            e.sender,
+            Money(e.balance),
+            Money(e.needed)
+        ),
+        Dollar::AuthorizationUsed(e) => write!(
+            f,
+            "the authorization {} of {} was used or cancelled",
+            e.nonce, e.authorizer
+        ),
+        Dollar::AuthorizationNotYetValid(e) => {
+            write!(f, "the authorization counts from {} on", e.validAfter)
+        }
+        Dollar::AuthorizationExpired(e) => {
+            write!(f, "the authorization expired at {}", e.validBefore)
+        }
+        Dollar::CallerIsNotPayee(e) => write!(
+            f,
+            "only the payee {} may use this authorization, not {}",
+            e.payee, e.caller
+        ),
+        Dollar::InvalidAuthorizationSignature(e) => {
+            write!(f, "the authorization is not signed by {}", e.expectedSigner)
+        }
+        Dollar::MintTooLarge(e) => write!(
+            f,
+            "{} is more than one mint gives ({})",
+            Money(e.value),
+            Money(e.most)
+        ),
+    }
+}
+
+/// An RPC error as ours: a revert is decoded, the rest keeps its words.
+pub(crate) fn from_rpc(what: &'static str, error: RpcError<TransportErrorKind>) -> ChainError {
+    match error {
+        RpcError::ErrorResp(payload) => match payload.as_revert_data() {
+            Some(data) => ChainError::Refused {
+                what,
+                why: Refusal::decode(&data),
+            },
+            None => ChainError::Rpc(format!("{what}: {}", payload.message)),
+        },
+        RpcError::Transport(kind) => ChainError::Unreachable(kind.to_string()),
+        RpcError::NullResp => ChainError::BadAnswer {
+            what,
+            why: "null".into(),
+        },
+        RpcError::DeserError { err, .. } => ChainError::BadAnswer {
+            what,
+            why: err.to_string(),
+        },
+        other => ChainError::Rpc(format!("{what}: {other}")),
+    }
+}
+
+/// A token amount as micro-USD, refused where it does not fit.
+pub(crate) fn micro_usd(amount: U256) -> Result<MicroUsd, ChainError> {
+    u64::try_from(amount)
+        .map(MicroUsd)
+        .map_err(|_| ChainError::AmountTooLarge(amount))
+}
