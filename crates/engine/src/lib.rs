@@ -2,4 +2,27 @@
 //! batch shape and kernel. No float, clock, file, network or randomness. `ops` is the law, NUMERICS.md
 //! its reasons; [`layout`] is the file that a model lives in.
 
+mod attend;
+mod batcher;
+mod bounds;
+mod cache;
+pub mod calibrate;
+mod clamps;
+mod forward;
+mod kernels;
 pub mod layout;
+mod model;
+pub mod ops;
+mod pool;
+pub mod reference;
+pub mod replay;
+pub mod run;
+mod shared;
+mod tokenwise;
+
+pub use batcher::{
+    BatchLimits, Batcher, Event, EventKind, GenerationRequest, SequenceId, SubmitError,
+};
+pub use bounds::BoundError;
+pub use clamps::ClampCounts;
+pub use model::{Bytes, LoadError, Model, RootError};

@@ -227,6 +227,12 @@ impl<'a> MatrixView<'a> {
         short(self.scales, row) as u16
     }
 
+    /// Bytes of these rows' A, `u16` each.
+    #[inline(always)]
+    pub fn scales(&self, rows: std::ops::Range<usize>) -> &'a [u8] {
+        &self.scales[rows.start * 2..rows.end * 2]
+    }
+
     /// Bytes of the row's codes.
     #[inline(always)]
     pub fn codes(&self, row: usize) -> &'a [u8] {
@@ -248,8 +254,21 @@ impl<'a> MatrixView<'a> {
         &self.m[row * len..(row + 1) * len]
     }
 
-    /// Writes the row's plain weights. Products wrap at 16 bits as the codes' formats allow no more;
-    /// what a hostile file means by codes that wrap is what this function says.
+    /// Whether any code could take a weight of this row out of 16 bits. Such a row is refused when the
+    /// model is opened, so that kernels which never form the weight agree with those that do.
+    pub fn row_wraps(&self, row: usize) -> bool {
+        let (d, m) = (self.factors(row), self.offsets(row));
+        let fits = |w: i32| i16::try_from(w).is_ok();
+        (0..d.len() / 2).any(|b| {
+            let d = i32::from(short(d, b));
+            match self.format {
+                Format::U4 => !fits(short(m, b).into()) || !fits(15 * d + i32::from(short(m, b))),
+                _ => !fits(-128 * d),
+            }
+        })
+    }
+
+    /// Writes the row's plain weights.
     #[inline(always)]
     pub fn row(&self, row: usize, w: &mut [i16]) {
         let (codes, d, m) = (self.codes(row), self.factors(row), self.offsets(row));
@@ -334,7 +353,7 @@ mod tests {
         }
         assert!(MatrixView::parse(3, 64, 20, &bytes).is_err());
         assert!(MatrixView::parse(2, 48, 20, &bytes).is_err());
-        assert!(MatrixView::parse(u32::MAX, u32::MAX & !31, 20, &bytes).is_err());
+        assert!(MatrixView::parse(u32::MAX, u32::MAX - 31, 20, &bytes).is_err());
     }
 
     #[test]

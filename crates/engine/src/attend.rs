@@ -1,0 +1,124 @@
+//! Attention of one token and one key head: scores against the cache, softmax, mix. Composed from
+//! kernels; equal to `ops::attention` over the positions that the layer's window lets it see.
+
+use std::cell::RefCell;
+
+use crate::cache::Cache;
+use crate::kernels::{self, Dots, Path};
+use crate::ops::attention::{distance, exponential, reciprocal, share};
+
+/// Elements of a head whose products with 13-bit partners fit an i32 together: 128·4095² < 2^31.
+const PIECE: usize = 128;
+
+/// Where a query stands and how its layer weighs scores.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<'a> {
+    pub cache: &'a Cache,
+    pub layer: usize,
+    pub kv_head: usize,
+    pub position: usize,
+    /// First position that is seen.
+    pub from: usize,
+    pub c: u32,
+    pub csh: i32,
+    pub exp: &'a [u16; 256],
+}
+
+#[derive(Default)]
+struct Scratch {
+    piece: Vec<i32>,
+    scores: Vec<i64>,
+    e: Vec<u32>,
+    p: Vec<i16>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The first position that a query at `position` sees; a window of 0 sees all.
+pub(crate) fn first_seen(position: usize, window: usize) -> usize {
+    match window {
+        0 => 0,
+        window => (position + 1).saturating_sub(window),
+    }
+}
+
+/// Mixes values for all query heads `q` of one key head into `out`, both head after head.
+pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, out: &mut [i32]) {
+    let Query {
+        cache,
+        layer,
+        kv_head,
+        position,
+        from,
+        ..
+    } = query;
+    let (seen, heads) = (position + 1 - from, q.len() / head_dim);
+    SCRATCH.with_borrow_mut(|scratch| {
+        let Scratch {
+            piece,
+            scores,
+            e,
+            p,
+        } = scratch;
+        piece.resize(heads * seen, 0);
+        scores.clear();
+        scores.resize(heads * seen, 0);
+        let keys = cache.keys(layer, kv_head, from);
+        for start in (0..head_dim).step_by(PIECE) {
+            let task = Dots {
+                w: &keys[start..],
+                w_stride: head_dim,
+                rows: seen,
+                x: &q[start..],
+                x_stride: head_dim,
+                count: heads,
+                len: PIECE.min(head_dim - start),
+            };
+            kernels::dots(path, task, piece, seen);
+            for (score, piece) in scores.iter_mut().zip(piece.iter()) {
+                *score += i64::from(*piece);
+            }
+        }
+        // Values come in pairs: a share of zero stands for the position before an odd start or past an
+        // odd end.
+        let lead = from & 1;
+        let pairs = cache.value_pairs(layer, kv_head, from - lead);
+        p.clear();
+        p.resize((lead + seen).next_multiple_of(2), 0);
+        for (scores, out) in scores
+            .chunks_exact(seen)
+            .zip(out.chunks_exact_mut(head_dim))
+        {
+            if let Some(alone) = softmax(scores, &query, e, &mut p[lead..lead + seen]) {
+                for (element, out) in out.iter_mut().enumerate() {
+                    *out = i32::from(cache.value(layer, kv_head, from + alone, element)) << 15;
+                }
+            } else {
+                kernels::mix(path, p, pairs, out);
+            }
+        }
+    });
+}
+
+/// Shares of all seen positions; where one alone has the whole share of 2^15, which 16 bits do not
+/// hold, that position instead.
+fn softmax(scores: &[i64], query: &Query<'_>, e: &mut Vec<u32>, p: &mut [i16]) -> Option<usize> {
+    let max = scores.iter().copied().max().unwrap_or(0);
+    e.clear();
+    e.extend(
+        scores
+            .iter()
+            .map(|s| exponential(distance(max - s, query.c, query.csh), query.exp)),
+    );
+    let z: u64 = e.iter().map(|e| u64::from(*e)).sum();
+    if z == 1 << 15 {
+        return scores.iter().position(|s| *s == max);
+    }
+    let reciprocal = reciprocal(z);
+    for (p, e) in p.iter_mut().zip(e.iter()) {
+        *p = share(*e, reciprocal) as i16;
+    }
+    None
+}

@@ -1,0 +1,591 @@
+//! The forward pass over a batch of tokens of any sequences and positions, and the logits of chosen
+//! ones. Threads share out rows and tokens; the bits do not depend on how, nor on what else is in the
+//! batch. `reference` is the same pass written plainly.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use assay_protocol::TokenId;
+use assay_protocol::manifest::Fractions;
+
+use crate::attend::{Query, attend, first_seen};
+use crate::cache::{Cache, Shape};
+use crate::calibrate;
+use crate::clamps::{ClampCounts, Clamps};
+use crate::kernels::{self, Output, Path, Vectors};
+use crate::model::{Inner, Layer, Linear, Model};
+use crate::ops;
+use crate::pool::Pool;
+use crate::shared::Shared;
+use crate::tokenwise;
+
+/// Most logits held at once.
+const LOGITS_MAX: usize = 1 << 23;
+
+/// A model with threads and memory to run it.
+pub(crate) struct Runner {
+    model: Model,
+    pool: Pool,
+    path: Path,
+    work: Work,
+    clamps: Clamps,
+}
+
+/// Consecutive tokens of one sequence, to be appended to its cache.
+pub(crate) struct Span<'a> {
+    pub(crate) cache: &'a mut Cache,
+    pub(crate) tokens: &'a [TokenId],
+}
+
+/// One token of the batch.
+#[derive(Clone, Copy)]
+struct Row {
+    span: usize,
+    position: usize,
+    token: TokenId,
+}
+
+/// Buffers, token after token.
+#[derive(Default)]
+struct Work {
+    rows: Vec<Row>,
+    x: Vec<i32>,
+    input: Vectors,
+    /// q ‖ k ‖ v, later gate ‖ up.
+    wide: Vec<i32>,
+    q: Vec<i16>,
+    k: Vec<i16>,
+    v: Vec<i16>,
+    mixed: Vec<i32>,
+    branch: Vec<i32>,
+    logits: Vec<i32>,
+}
+
+/// A matrix and where in a token's outputs it writes.
+struct Product<'a> {
+    linear: &'a Linear,
+    /// Added to the linear's shift.
+    fraction: i32,
+    offset: usize,
+}
+
+impl Runner {
+    pub(crate) fn new(model: &Model, threads: usize) -> Runner {
+        Runner::on(Path::detect(), model, threads)
+    }
+
+    pub(crate) fn on(path: Path, model: &Model, threads: usize) -> Runner {
+        Runner {
+            model: model.clone(),
+            pool: Pool::new(threads.max(1)),
+            path,
+            work: Work::default(),
+            clamps: Clamps::default(),
+        }
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// How many results stood at their limits since the runner was made.
+    pub(crate) fn clamps(&self) -> ClampCounts {
+        self.clamps.counts()
+    }
+
+    /// An empty cache for a sequence of this model.
+    pub(crate) fn cache(&self, capacity: usize) -> Cache {
+        let dims = &self.model.manifest().dims;
+        let shape = Shape {
+            layers: dims.layers as usize,
+            kv_heads: dims.kv_heads as usize,
+            head_dim: dims.head_dim as usize,
+        };
+        Cache::new(shape, capacity)
+    }
+
+    /// Runs all spans' tokens through all layers and appends them to their caches. Tokens are in the
+    /// vocabulary and positions within cache and context: the callers' check.
+    pub(crate) fn forward(&mut self, spans: &mut [Span<'_>]) {
+        let fractions: Vec<Fractions> = self
+            .model
+            .inner
+            .layers
+            .iter()
+            .map(|layer| layer.fractions)
+            .collect();
+        self.pass(spans, &mut |index, _| fractions[index]);
+    }
+
+    /// As `forward`, but each layer's fractions are chosen from what its q, k and v turn out to be.
+    pub(crate) fn calibrate(&mut self, spans: &mut [Span<'_>]) -> Vec<Fractions> {
+        let mut chosen = Vec::new();
+        self.pass(spans, &mut |_, maxima| {
+            let fractions = maxima().fractions();
+            chosen.push(fractions);
+            fractions
+        });
+        chosen
+    }
+
+    fn pass(
+        &mut self,
+        spans: &mut [Span<'_>],
+        fractions: &mut dyn FnMut(usize, &dyn Fn() -> calibrate::Maxima) -> Fractions,
+    ) {
+        let model = self.model.clone();
+        let inner = &*model.inner;
+        self.begin(inner, spans);
+        for (index, layer) in inner.layers.iter().enumerate() {
+            if !model.skipped.contains(&index) {
+                self.project(inner, layer);
+                let chosen = {
+                    let maxima = || self.maxima(inner, layer);
+                    fractions(index, &maxima)
+                };
+                self.attention(inner, index, layer, chosen, spans);
+                self.mlp(inner, layer);
+            }
+        }
+        for span in spans {
+            span.cache.len += span.tokens.len();
+        }
+    }
+
+    /// Lists the batch's tokens and embeds them.
+    fn begin(&mut self, inner: &Inner, spans: &[Span<'_>]) {
+        let rows = spans.iter().enumerate().flat_map(|(index, span)| {
+            let positions = span.cache.len..;
+            positions
+                .zip(span.tokens)
+                .map(move |(position, token)| Row {
+                    span: index,
+                    position,
+                    token: *token,
+                })
+        });
+        let Runner {
+            work, pool, clamps, ..
+        } = self;
+        work.rows.clear();
+        work.rows.extend(rows);
+        let width = inner.manifest.dims.width as usize;
+        work.x.resize(work.rows.len() * width, 0);
+        let (rows, x) = (&work.rows, Shared::new(&mut work.x));
+        let embedding = inner.embedding.view(inner);
+        pool.run(rows.len(), &|t| {
+            // Safety: one task a token.
+            let x = unsafe { x.slice(t * width..(t + 1) * width) };
+            let token = rows[t].token as usize;
+            let e = ops::embed::row_scale(embedding.scale(token), inner.embedding_scale_squared);
+            let mut w = vec![0; width];
+            embedding.row(token, &mut w);
+            for (x, w) in x.iter_mut().zip(w) {
+                *x = ops::embed::element(w, e, inner.embedding_shift);
+            }
+            clamps.residual.add(
+                x.iter()
+                    .map(|x| u64::from(x.abs() == ops::RESIDUAL_MAX))
+                    .sum(),
+            );
+        });
+    }
+
+    /// Norm, then q ‖ k ‖ v into `wide`.
+    fn project(&mut self, inner: &Inner, layer: &Layer) {
+        self.norm_input(inner, &layer.attention_norm);
+        let dims = &inner.manifest.dims;
+        let (q, kv) = (
+            (dims.heads * dims.head_dim) as usize,
+            (dims.kv_heads * dims.head_dim) as usize,
+        );
+        let stride = q + 2 * kv;
+        let Runner {
+            work,
+            pool,
+            path,
+            clamps,
+            ..
+        } = self;
+        work.wide.resize(work.rows.len() * stride, 0);
+        let products = [
+            Product {
+                linear: &layer.q,
+                fraction: 0,
+                offset: 0,
+            },
+            Product {
+                linear: &layer.k,
+                fraction: 0,
+                offset: q,
+            },
+            Product {
+                linear: &layer.v,
+                fraction: 0,
+                offset: q + kv,
+            },
+        ];
+        clamps.qkv.add(multiply(
+            inner,
+            pool,
+            *path,
+            &products,
+            &work.input,
+            &mut work.wide,
+            stride,
+        ));
+        let Some(gemma) = &layer.gemma else { return };
+        let (wide, dim) = (Shared::new(&mut work.wide), dims.head_dim as usize);
+        pool.run(work.rows.len(), &|t| {
+            // Safety: one task a token.
+            let wide = unsafe { wide.slice(t * stride..(t + 1) * stride) };
+            let (heads, rest) = wide.split_at_mut(q);
+            for head in heads.chunks_exact_mut(dim) {
+                tokenwise::normalize_head(head, &gemma.q_norm);
+            }
+            for head in rest[..kv].chunks_exact_mut(dim) {
+                tokenwise::normalize_head(head, &gemma.k_norm);
+            }
+        });
+    }
+
+    /// The largest q and k after RoPE and v that `wide` holds.
+    fn maxima(&self, inner: &Inner, layer: &Layer) -> calibrate::Maxima {
+        let dims = &inner.manifest.dims;
+        let dim = dims.head_dim as usize;
+        let (q, kv) = (dims.heads as usize * dim, dims.kv_heads as usize * dim);
+        let mut maxima = calibrate::Maxima::default();
+        for (row, wide) in self
+            .work
+            .rows
+            .iter()
+            .zip(self.work.wide.chunks_exact(q + 2 * kv))
+        {
+            let at = inner.rope_at(layer.rope, row.position);
+            let turned = |heads: &[i32]| {
+                let max = |head| tokenwise::rope_max(head, at, inner.pairing);
+                heads.chunks_exact(dim).map(max).max().unwrap_or(0)
+            };
+            maxima.q = maxima.q.max(turned(&wide[..q]));
+            maxima.k = maxima.k.max(turned(&wide[q..q + kv]));
+            let v = wide[q + kv..].iter().map(|v| i64::from(v.abs())).max();
+            maxima.v = maxima.v.max(v.unwrap_or(0));
+        }
+        maxima
+    }
+
+    /// RoPE, cache, attention, output matrix, residual.
+    fn attention(
+        &mut self,
+        inner: &Inner,
+        index: usize,
+        layer: &Layer,
+        fractions: Fractions,
+        spans: &mut [Span<'_>],
+    ) {
+        let dims = &inner.manifest.dims;
+        let dim = dims.head_dim as usize;
+        let kv_heads = dims.kv_heads as usize;
+        let (q_len, kv_len) = (dims.heads as usize * dim, kv_heads * dim);
+        let Runner {
+            work,
+            pool,
+            path,
+            clamps,
+            ..
+        } = self;
+        let count = work.rows.len();
+        work.q.resize(count * q_len, 0);
+        work.k.resize(count * kv_len, 0);
+        work.v.resize(count * kv_len, 0);
+        work.mixed.resize(count * q_len, 0);
+        let rows = &work.rows;
+        {
+            let stride = q_len + 2 * kv_len;
+            let (wide, q, k, v) = (
+                &work.wide,
+                Shared::new(&mut work.q),
+                Shared::new(&mut work.k),
+                Shared::new(&mut work.v),
+            );
+            pool.run(count, &|t| {
+                // Safety: one task a token.
+                let (q, k, v) = unsafe {
+                    let kv = t * kv_len..(t + 1) * kv_len;
+                    (
+                        q.slice(t * q_len..(t + 1) * q_len),
+                        k.slice(kv.clone()),
+                        v.slice(kv),
+                    )
+                };
+                let wide = &wide[t * stride..][..stride];
+                let at = inner.rope_at(layer.rope, rows[t].position);
+                let turn = |heads: &[i32], f: i8, out: &mut [i16]| {
+                    let heads = heads.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
+                    heads
+                        .map(|(h, out)| tokenwise::rope(h, at, inner.pairing, f.into(), out))
+                        .sum()
+                };
+                clamps.qk.add(turn(&wide[..q_len], fractions.q, q));
+                clamps
+                    .qk
+                    .add(turn(&wide[q_len..q_len + kv_len], fractions.k, k));
+                clamps.v.add(tokenwise::quantize_v(
+                    &wide[q_len + kv_len..],
+                    fractions.v.into(),
+                    v,
+                ));
+            });
+        }
+        let stored = work.k.chunks_exact(kv_len).zip(work.v.chunks_exact(kv_len));
+        for (row, (k, v)) in rows.iter().zip(stored) {
+            spans[row.span].cache.store(index, row.position, k, v);
+        }
+        {
+            let (q, mixed) = (&work.q, Shared::new(&mut work.mixed));
+            let caches: Vec<&Cache> = spans.iter().map(|span| &*span.cache).collect();
+            let scale = inner.manifest.attention_scale;
+            let csh = i32::from(scale.csh) + i32::from(fractions.q) + i32::from(fractions.k);
+            let group = q_len / kv_heads;
+            // The latest tokens see most: first, so that no thread is left alone with one.
+            pool.run(count * kv_heads, &|task| {
+                let (t, kv_head) = (count - 1 - task / kv_heads, task % kv_heads);
+                let at = t * q_len + kv_head * group;
+                // Safety: one task a token and key head.
+                let out = unsafe { mixed.slice(at..at + group) };
+                let position = rows[t].position;
+                let query = Query {
+                    cache: caches[rows[t].span],
+                    layer: index,
+                    kv_head,
+                    position,
+                    from: first_seen(position, layer.window),
+                    c: scale.c,
+                    csh,
+                    exp: &inner.exp,
+                };
+                attend(*path, query, &q[at..at + group], dim, out);
+            });
+        }
+        let mixed = &work.mixed;
+        fill(pool, &mut work.input, count, q_len, &|t, x| {
+            tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], x)
+        });
+        let o = Product {
+            linear: &layer.o,
+            fraction: fractions.v.into(),
+            offset: 0,
+        };
+        self.branch(
+            inner,
+            o,
+            layer.gemma.as_ref().map(|gemma| &gemma.attention_post),
+        );
+    }
+
+    /// Norm, gate and up, product, down matrix, residual.
+    fn mlp(&mut self, inner: &Inner, layer: &Layer) {
+        self.norm_input(inner, &layer.ffn_norm);
+        let Runner {
+            work,
+            pool,
+            path,
+            clamps,
+            ..
+        } = self;
+        let (count, ffn) = (work.rows.len(), inner.manifest.dims.ffn as usize);
+        work.wide.resize(count * 2 * ffn, 0);
+        let products = [
+            Product {
+                linear: &layer.gate,
+                fraction: 0,
+                offset: 0,
+            },
+            Product {
+                linear: &layer.up,
+                fraction: 0,
+                offset: ffn,
+            },
+        ];
+        clamps.mlp.add(multiply(
+            inner,
+            pool,
+            *path,
+            &products,
+            &work.input,
+            &mut work.wide,
+            2 * ffn,
+        ));
+        let wide = &work.wide;
+        fill(pool, &mut work.input, count, ffn, &|t, x| {
+            let (gate, up) = wide[t * 2 * ffn..(t + 1) * 2 * ffn].split_at(ffn);
+            tokenwise::product(gate, up, &inner.act, x)
+        });
+        let down = Product {
+            linear: &layer.down,
+            fraction: 0,
+            offset: 0,
+        };
+        self.branch(
+            inner,
+            down,
+            layer.gemma.as_ref().map(|gemma| &gemma.ffn_post),
+        );
+    }
+
+    /// All tokens' residuals, normalized, as the next matrix's input.
+    fn norm_input(&mut self, inner: &Inner, norm: &crate::model::Norm) {
+        let Runner { work, pool, .. } = self;
+        let (x, width) = (&work.x, inner.manifest.dims.width as usize);
+        fill(pool, &mut work.input, work.rows.len(), width, &|t, out| {
+            tokenwise::normalize(&x[t * width..(t + 1) * width], norm, out)
+        });
+    }
+
+    /// A matrix's result added to the residual.
+    fn branch(&mut self, inner: &Inner, product: Product<'_>, post: Option<&crate::model::Norm>) {
+        let Runner {
+            work,
+            pool,
+            path,
+            clamps,
+            ..
+        } = self;
+        let width = inner.manifest.dims.width as usize;
+        work.branch.resize(work.rows.len() * width, 0);
+        let products = [product];
+        clamps.branch.add(multiply(
+            inner,
+            pool,
+            *path,
+            &products,
+            &work.input,
+            &mut work.branch,
+            width,
+        ));
+        let (x, branch) = (Shared::new(&mut work.x), Shared::new(&mut work.branch));
+        let fraction = inner.manifest.residual_fraction.into();
+        pool.run(work.rows.len(), &|t| {
+            let range = t * width..(t + 1) * width;
+            // Safety: one task a token.
+            let (x, branch) = unsafe { (x.slice(range.clone()), branch.slice(range)) };
+            clamps
+                .residual
+                .add(tokenwise::add(x, branch, post, fraction));
+        });
+    }
+
+    /// Gives `each` the logits of these tokens of the last batch, by their index in it (spans in order),
+    /// and collects what it makes of them, in the order of `tokens`.
+    pub(crate) fn logits<R: Send + Default>(
+        &mut self,
+        tokens: &[usize],
+        each: &(dyn Fn(usize, &[i32]) -> R + Sync),
+    ) -> Vec<R> {
+        let model = self.model.clone();
+        let inner = &*model.inner;
+        let dims = &inner.manifest.dims;
+        let (vocab, width) = (dims.vocab as usize, dims.width as usize);
+        let Runner {
+            work,
+            pool,
+            path,
+            clamps,
+            ..
+        } = self;
+        let mut results: Vec<R> = tokens.iter().map(|_| R::default()).collect();
+        let at_once = (LOGITS_MAX / vocab).clamp(1, 64);
+        for (tokens, results) in tokens.chunks(at_once).zip(results.chunks_mut(at_once)) {
+            let x = &work.x;
+            fill(pool, &mut work.input, tokens.len(), width, &|i, out| {
+                tokenwise::normalize(&x[tokens[i] * width..][..width], &inner.final_norm, out)
+            });
+            work.logits.resize(tokens.len() * vocab, 0);
+            let head = [Product {
+                linear: &inner.head,
+                fraction: 0,
+                offset: 0,
+            }];
+            clamps.logits.add(multiply(
+                inner,
+                pool,
+                *path,
+                &head,
+                &work.input,
+                &mut work.logits,
+                vocab,
+            ));
+            let (logits, results) = (&work.logits, Shared::new(results));
+            pool.run(tokens.len(), &|i| {
+                // Safety: one task a token.
+                let result = unsafe { results.slice(i..i + 1) };
+                result[0] = each(tokens[i], &logits[i * vocab..(i + 1) * vocab]);
+            });
+        }
+        results
+    }
+}
+
+/// Makes the next matrix's inputs, one token a task.
+fn fill(
+    pool: &Pool,
+    input: &mut Vectors,
+    count: usize,
+    cols: usize,
+    each: &(dyn Fn(usize, &mut [i16]) -> i32 + Sync),
+) {
+    input.resize(count, cols);
+    {
+        let (x, e) = (Shared::new(&mut input.x), Shared::new(&mut input.e));
+        pool.run(count, &|t| {
+            // Safety: one task a token.
+            let (x, e) = unsafe { (x.slice(t * cols..(t + 1) * cols), e.slice(t..t + 1)) };
+            e[0] = each(t, x);
+        });
+    }
+    input.prepare();
+}
+
+/// Several matrices over the same inputs, rows shared out among the threads; gives how many results
+/// stand at their limit.
+fn multiply(
+    inner: &Inner,
+    pool: &Pool,
+    path: Path,
+    products: &[Product<'_>],
+    input: &Vectors,
+    out: &mut [i32],
+    stride: usize,
+) -> u64 {
+    const ROWS_MIN: usize = 16;
+    const ROWS_MAX: usize = 512;
+    let views: Vec<_> = products
+        .iter()
+        .map(|product| product.linear.matrix.view(inner))
+        .collect();
+    let total: usize = views.iter().map(|view| view.rows).sum();
+    let step = (total / (pool.threads() * 4))
+        .next_multiple_of(ROWS_MIN)
+        .clamp(ROWS_MIN, ROWS_MAX);
+    let tasks: Vec<(usize, usize)> = views
+        .iter()
+        .enumerate()
+        .flat_map(|(index, view)| (0..view.rows).step_by(step).map(move |row| (index, row)))
+        .collect();
+    let (out, clamped) = (Shared::new(out), AtomicU64::new(0));
+    pool.run(tasks.len(), &|task| {
+        let (index, row) = tasks[task];
+        let (view, product) = (&views[index], &products[index]);
+        let output = Output {
+            to: &out,
+            stride,
+            offset: product.offset,
+            shift: product.linear.shift + product.fraction,
+            limit: product.linear.limit,
+        };
+        let rows = row..(row + step).min(view.rows);
+        // Safety: tasks have different rows or, by their offsets, different matrices.
+        let count = unsafe { kernels::matmul(path, view, rows, input, &output) };
+        clamped.fetch_add(count, Ordering::Relaxed);
+    });
+    clamped.into_inner()
+}
