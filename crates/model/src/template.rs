@@ -246,4 +246,28 @@ mod tests {
             Err(TemplateError::Syntax(_))
         ));
     }
+
+    #[test]
+    fn templates_render_as_python_renders_them() {
+        let mut rendered = 0;
+        for line in include_str!("../tests/data/templates.jsonl")
+            .lines()
+            .skip(1)
+        {
+            let (source, messages, generate, expected): (
+                String,
+                Vec<ChatMessage>,
+                bool,
+                Option<String>,
+            ) = serde_json::from_str(line).unwrap();
+            let template = ChatTemplate::new(&source, "<bos>", "<eos>").unwrap();
+            match (template.render(&messages, generate), expected) {
+                (Ok(text), Some(expected)) => assert_eq!(text, expected, "{source}\n{messages:?}"),
+                (Err(TemplateError::Refused(_)), None) => {}
+                (got, expected) => panic!("{got:?}, {expected:?} expected of {source}"),
+            }
+            rendered += 1;
+        }
+        assert_eq!(rendered, 48);
+    }
 }

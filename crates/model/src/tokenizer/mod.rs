@@ -50,7 +50,7 @@ pub struct Tokenizer(Arc<Tables>);
 #[derive(Debug)]
 struct Tables {
     spec: TokenizerSpec,
-    /// Text of the pieces that a user's text may become: control tokens are not among them.
+    /// Text of the pieces that merging may make: special tokens are not among them.
     text: HashMap<Box<[u8]>, TokenId>,
     bytes: [Option<TokenId>; 256],
     merges: bpe::MergeTable,
@@ -64,11 +64,12 @@ impl Tokenizer {
         let mut bytes = [None; 256];
         for (id, piece) in (0..).zip(&spec.pieces) {
             match piece.class {
-                PieceClass::Normal | PieceClass::UserDefined => {
+                PieceClass::Normal => {
                     text.entry(piece.bytes.clone()).or_insert(id);
                 }
                 PieceClass::Byte => bytes[usize::from(piece.bytes[0])] = Some(id),
-                PieceClass::Control => {}
+                // Cut out of the text before the algorithm sees it, or never made from text.
+                PieceClass::UserDefined | PieceClass::Control => {}
             }
         }
         let mut merges = HashMap::new();

@@ -11,14 +11,9 @@ pub(super) fn encode(tables: &Tables, text: &str, space_prefix: bool, ids: &mut 
     let Algorithm::Spm { ranks, .. } = &tables.spec.algorithm else {
         return;
     };
-    let prefixed: String;
-    let text = match space_prefix {
-        true => {
-            prefixed = format!(" {text}");
-            &prefixed
-        }
-        false => text,
-    };
+    let prefix = if space_prefix { " " } else { "" };
+    // SentencePiece writes a space as `▁`, so a text's own `▁` reads as a space.
+    let text = format!("{prefix}{}", text.replace('▁', " "));
     let bytes = text.as_bytes();
     let lookup = |start: usize, len: usize| tables.text.get(&bytes[start..start + len]).copied();
     let mut symbols: Vec<Symbol> = text
