@@ -48,6 +48,18 @@ pub struct AssayRequest {
     /// The most that this one request may cost.
     pub max_price: Option<MicroUsd>,
     pub request_id: Option<B256>,
+    /// Read by gateways only: a node is itself the market.
+    pub fallback: Option<Fallback>,
+}
+
+/// What a gateway may do when nobody in the market can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fallback {
+    /// Refuse.
+    Never,
+    /// Ask a configured cloud, whose answer nobody can check.
+    Cloud,
 }
 
 /// A checked request.
@@ -114,6 +126,7 @@ fn finish(mut fields: Fields, input: Input) -> Result<Request, ApiError> {
             .take("request_id")
             .map(request_id_of)
             .transpose()?;
+        assay.fallback = extension.take("fallback").map(fallback_of).transpose()?;
         if let Some(exact) = extension.take("sampler") {
             draft = SamplerDraft::exact(sampler_of(exact)?);
         }
@@ -137,6 +150,11 @@ fn tier_of(value: Value) -> Result<Tier, ApiError> {
             "'assay.verification' must be none, staked, optimistic, proven, tolerant or unverified",
         )
     })
+}
+
+fn fallback_of(value: Value) -> Result<Fallback, ApiError> {
+    serde_json::from_value(value)
+        .map_err(|_| ApiError::invalid("assay.fallback", "'assay.fallback' must be never or cloud"))
 }
 
 fn request_id_of(value: Value) -> Result<B256, ApiError> {
@@ -387,6 +405,7 @@ mod tests {
         check(r#","assay":{"verification":"maybe"}"#, "assay.verification");
         check(r#","assay":{"request_id":"0x12"}"#, "assay.request_id");
         check(r#","assay":{"max_price":-1}"#, "assay.max_price");
+        check(r#","assay":{"fallback":"maybe"}"#, "assay.fallback");
         check(r#","assay":{"sampler":{}}"#, "assay.sampler");
     }
 
