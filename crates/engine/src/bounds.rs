@@ -78,7 +78,7 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), BoundError> {
     let f = manifest.residual_fraction;
     shape("residual fraction", f, f <= 16)?;
     let scale = manifest.attention_scale;
-    shape("attention scale", scale.c, scale.c < 1 << 17)?;
+    shape("attention scale", scale.c, scale.c <= 1 << 24)?;
     shape(
         "number of RoPE tables",
         manifest.rope_roots.len() as u64,
@@ -130,12 +130,12 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), BoundError> {
                 (-12..=20).contains(&fraction),
             )?;
         }
-        // Below 2^34 times c, below 2^17: shifts to the left by up to 10 stay below 2^62.
+        // Two scores are less than 2^35 apart and c is at most 2^24: below 2^59.
         let shift = i32::from(scale.csh) + i32::from(fractions.q) + i32::from(fractions.k);
         shape(
             "attention shift",
             shift.unsigned_abs(),
-            (-10..=SHIFT_MAX).contains(&shift),
+            (0..=SHIFT_MAX).contains(&shift),
         )?;
     }
     matrix("embedding", &manifest.embedding, d.vocab, d.width)?;

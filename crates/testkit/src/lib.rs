@@ -1,1 +1,4 @@
 //! Tiny models, fakes and dishonest players, used from tests only.
+
+pub mod tiny;
+mod tiny_model;

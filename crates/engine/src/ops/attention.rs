@@ -18,7 +18,7 @@ pub fn score(q: &[i16], k: &[i16]) -> i64 {
         .sum()
 }
 
-/// How far below the maximum, in Q.8 of log2: `rsh(below·c, csh)`; below < 2^34, c < 2^17.
+/// How far below the maximum, in Q.8 of log2: `rsh(below·c, csh)`; below < 2^35, c ≤ 2^24.
 #[inline(always)]
 pub fn distance(below: i64, c: u32, csh: i32) -> i64 {
     rsh(below * i64::from(c), csh)
