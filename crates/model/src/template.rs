@@ -95,6 +95,13 @@ impl ChatTemplate {
         })
     }
 
+    /// The template with the names that a tokenizer's begin and end tokens have.
+    pub fn of(source: &str, tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
+        let name = |id: Option<TokenId>| id.map_or_else(String::new, |id| tokenizer.token_name(id));
+        let spec = tokenizer.spec();
+        Self::new(source, &name(spec.bos), &name(spec.eos.first().copied()))
+    }
+
     pub fn source(&self) -> &str {
         &self.source
     }
