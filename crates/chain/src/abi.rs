@@ -16,7 +16,7 @@ sol! {
         event Transfer(address indexed from, address indexed to, uint256 value);
 
         error ERC20InsufficientBalance(address sender, uint256 balance, uint256 needed);
-        error AuthorizationUsed(address authorizer, bytes32 nonce);
+        error AuthorizationSpent(address authorizer, bytes32 nonce);
         error AuthorizationNotYetValid(uint256 validAfter);
         error AuthorizationExpired(uint256 validBefore);
         error CallerIsNotPayee(address caller, address payee);

@@ -11,6 +11,7 @@ use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall;
 use assay_protocol::{Address, Timestamp};
 
+use crate::embedded::{Embedded, EmbeddedConfig};
 use crate::error::{ChainError, from_rpc};
 use crate::transact::Nonces;
 
@@ -24,9 +25,23 @@ pub struct Chain {
     pub(crate) provider: DynProvider,
     pub(crate) nonces: Arc<Nonces>,
     chain_id: u64,
+    embedded: Option<Embedded>,
 }
 
 impl Chain {
+    /// A chain inside this process, kept in one file (or in memory, for tests).
+    pub async fn embedded(config: EmbeddedConfig) -> Result<Chain, ChainError> {
+        Chain::attach(&Embedded::open(config)?).await
+    }
+
+    /// Another handle on an embedded chain, with nonces of its own.
+    pub async fn attach(embedded: &Embedded) -> Result<Chain, ChainError> {
+        let client = RpcClient::new(embedded.transport(), true);
+        let mut chain = Chain::over(client).await?;
+        chain.embedded = Some(embedded.clone());
+        Ok(chain)
+    }
+
     /// A chain behind a JSON-RPC url.
     pub async fn connect(url: &str) -> Result<Chain, ChainError> {
         let bad = || ChainError::BadUrl(url.to_owned());
@@ -54,11 +69,17 @@ impl Chain {
             provider,
             nonces: Arc::default(),
             chain_id,
+            embedded: None,
         })
     }
 
     pub fn chain_id(&self) -> u64 {
         self.chain_id
+    }
+
+    /// The embedded chain's own handle: its HTTP router, its facts. None over RPC.
+    pub fn as_embedded(&self) -> Option<&Embedded> {
+        self.embedded.as_ref()
     }
 
     /// The alloy provider, for what this crate does not wrap.
@@ -126,6 +147,11 @@ impl Chain {
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Chain({})", self.chain_id)
+        let kind = if self.embedded.is_some() {
+            "embedded"
+        } else {
+            "rpc"
+        };
+        write!(f, "Chain({kind}, {})", self.chain_id)
     }
 }

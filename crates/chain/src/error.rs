@@ -57,6 +57,8 @@ pub enum ChainError {
     },
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    #[error("the chain's file: {0}")]
+    Store(#[from] crate::embedded::StoreError),
     #[error("a chain's task stopped: {0}")]
     Stopped(String),
 }
@@ -292,7 +294,7 @@ fn token_words(error: &Dollar, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Res
             Money(e.balance),
             Money(e.needed)
         ),
-        Dollar::AuthorizationUsed(e) => write!(
+        Dollar::AuthorizationSpent(e) => write!(
             f,
             "the authorization {} of {} was used or cancelled",
             e.nonce, e.authorizer

@@ -1,12 +1,16 @@
 //! The market's chain: contract bindings, events → state (`reader`), moves → transactions
+//! (`sender`), the embedded EVM and any JSON-RPC endpoint behind one type.
 //!
 //! Judges nothing and decides no payment: it reads what contracts say and sends what it is told.
 //! [`Chain`] is a network, [`Market`] the contracts of one deployment on it; both clone cheaply.
 
 pub mod abi;
+pub mod artifacts;
+pub mod embedded;
 pub mod keys;
 
 mod connect;
+mod deploy;
 mod deployment;
 mod error;
 mod reader;
@@ -15,6 +19,7 @@ mod transact;
 
 pub use connect::Chain;
 pub use deployment::{DeployParams, Deployment};
+pub use embedded::{Embedded, EmbeddedConfig};
 pub use error::{ChainError, Refusal};
 pub use keys::{Key, KeyError};
 pub use reader::{ChannelState, Market, PendingPayout, Provider, ReceiverState, Withdrawal};

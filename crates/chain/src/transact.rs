@@ -162,11 +162,16 @@ impl Chain {
                     return Ok(hash);
                 }
                 Err(error) => {
-                    *next = None;
-                    let taken = error
+                    let said = error
                         .as_error_resp()
-                        .is_some_and(|payload| nonce_is_taken(&payload.message));
-                    if !taken {
+                        .map(|payload| payload.message.as_ref());
+                    if said.is_some_and(is_known) {
+                        // The very same bytes: the chain has our transaction already.
+                        *next = Some(draft.nonce + 1);
+                        return Ok(hash);
+                    }
+                    *next = None;
+                    if !said.is_some_and(nonce_is_taken) {
                         return Err(from_rpc(what, error));
                     }
                 }
@@ -253,12 +258,10 @@ fn sign(key: &Key, transaction: &TxEip1559) -> (Vec<u8>, B256) {
 /// Nodes name the same thing differently (geth, anvil, reth, nethermind).
 fn nonce_is_taken(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    [
-        "nonce too low",
-        "already known",
-        "replacement transaction",
-        "already imported",
-    ]
-    .iter()
-    .any(|words| message.contains(words))
+    message.contains("nonce too low") || message.contains("replacement transaction")
+}
+
+fn is_known(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("already known") || message.contains("already imported")
 }

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+import {Clones} from "@openzeppelin/contracts/proxy/Clones.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
+
+import {Channels} from "./Channels.sol";
+import {PayoutVault} from "./PayoutVault.sol";
+import {IERC3009} from "./interfaces/IERC3009.sol";
+
+/// @title The root of discovery: who serves what, where, with which key, and with what at stake.
+/// @notice Permissionless. A provider is its owner's address, a key that can stay cold; offers and
+///         receipts are signed with a hot offer key that the owner names and replaces. Retired keys
+///         are remembered, so that no receipt loses its author by a rotation.
+///
+///         Only the arbiter, fixed at deployment, can slash; the zero address means that nobody
+///         can. There is no owner, no pause, no upgrade.
+/// @dev Stake is in the market's stablecoin. Providers below `MIN_STAKE` stay known but are not
+///      listed: listing oneself a thousand times costs a thousand stakes.
+contract Registry is Multicall, ReentrancyGuardTransient {
+    using SafeERC20 for IERC20;
+    using EnumerableSet for EnumerableSet.AddressSet;
+
+    /// @notice A provider as readers see it; all zero but `provider` and `vault` if unknown.
+    struct Provider {
+        address provider;
+        address vault;
+        address offerKey;
+        address payout;
+        uint128 stake;
+        uint128 unbonding;
+        uint64 unbondingReadyAt;
+        bool active;
+        string endpoint;
+        bytes32[] models;
+    }
+
+    struct Record {
+        address offerKey;
+        address payout;
+        uint128 stake;
+        uint128 unbonding;
+        uint64 unbondingReadyAt;
+        string endpoint;
+        bytes32[] models;
+    }
+
+    /// @notice When a key signed for a provider.
+    struct Span {
+        uint64 since;
+        uint64 until;
+    }
+
+    uint256 public constant ENDPOINT_BYTES_MOST = 256;
+    uint256 public constant MODELS_MOST = 64;
+
+    IERC20 public immutable TOKEN;
+    Channels public immutable CHANNELS;
+    /// @notice The dispute contract; zero means that stakes and payouts are never taken.
+    address public immutable ARBITER;
+    PayoutVault public immutable VAULT_IMPLEMENTATION;
+    uint128 public immutable MIN_STAKE;
+    uint64 public immutable UNBONDING_PERIOD;
+    uint64 public immutable CHALLENGE_WINDOW;
+
+    mapping(address provider => Record) private _records;
+    mapping(address provider => mapping(address key => Span)) public offerKeys;
+    EnumerableSet.AddressSet private _active;
+
+    event Registered(address indexed provider, address vault);
+    event EndpointSet(address indexed provider, string endpoint);
+    event ModelsSet(address indexed provider, bytes32[] models);
+    event PayoutSet(address indexed provider, address payout);
+    event OfferKeyAdded(address indexed provider, address indexed key);
+    event OfferKeyRetired(address indexed provider, address indexed key);
+    event Staked(address indexed provider, uint128 amount, uint128 stake);
+    event UnbondingStarted(address indexed provider, uint128 amount, uint128 unbonding, uint64 readyAt);
+    event StakeWithdrawn(address indexed provider, uint128 amount);
+    event Slashed(address indexed provider, address indexed to, uint128 amount);
+
+    error ZeroAddress();
+    error ZeroAmount();
+    error AlreadyRegistered(address provider);
+    error NotRegistered(address provider);
+    error EndpointTooLong(uint256 length, uint256 most);
+    error TooManyModels(uint256 count, uint256 most);
+    error OfferKeyKnown(address provider, address key);
+    error StakeNotReceived(uint256 expected, uint256 received);
+    error AboveStake(address provider, uint128 amount, uint128 stake);
+    error NothingUnbonding(address provider);
+    error StillUnbonding(address provider, uint64 readyAt);
+    error NotArbiter(address caller);
+    error WindowOutlivesUnbonding(uint64 window, uint64 unbonding);
+
+    modifier onlyRegistered() {
+        if (_records[msg.sender].offerKey == address(0)) revert NotRegistered(msg.sender);
+        _;
+    }
+
+    /// @dev A stake that could leave before the window closes would secure nothing.
+    constructor(
+        IERC20 token,
+        Channels channels,
+        address arbiter,
+        uint128 minStake,
+        uint64 unbondingPeriod,
+        uint64 challengeWindow
+    ) {
+        if (address(token) == address(0) || address(channels) == address(0)) revert ZeroAddress();
+        if (challengeWindow >= unbondingPeriod) revert WindowOutlivesUnbonding(challengeWindow, unbondingPeriod);
+        TOKEN = token;
+        CHANNELS = channels;
+        ARBITER = arbiter;
+        MIN_STAKE = minStake;
+        UNBONDING_PERIOD = unbondingPeriod;
+        CHALLENGE_WINDOW = challengeWindow;
+        VAULT_IMPLEMENTATION = new PayoutVault(channels, token, arbiter, challengeWindow);
+    }
+
+    // ---------------------------------------------------------------- the provider's moves
+
+    /// @notice Enters the market and makes the caller's vault. Stake follows with `stake` or
+    ///         `stakeWithAuthorization`, in the same transaction by `multicall`.
+    function register(address offerKey, address payout, string calldata endpoint, bytes32[] calldata models)
+        external
+        nonReentrant
+    {
+        Record storage record = _records[msg.sender];
+        if (record.offerKey != address(0)) revert AlreadyRegistered(msg.sender);
+        address vault = Clones.cloneDeterministicWithImmutableArgs(
+            address(VAULT_IMPLEMENTATION), abi.encode(msg.sender), bytes32(0)
+        );
+        emit Registered(msg.sender, vault);
+        _addOfferKey(record, offerKey);
+        _setPayout(record, payout);
+        _setEndpoint(record, endpoint);
+        _setModels(record, models);
+        // A minimum of zero lists everybody who registers.
+        _list(msg.sender, record);
+    }
+
+    function setEndpoint(string calldata endpoint) external onlyRegistered {
+        _setEndpoint(_records[msg.sender], endpoint);
+    }
+
+    function setModels(bytes32[] calldata models) external onlyRegistered {
+        _setModels(_records[msg.sender], models);
+    }
+
+    function setPayout(address payout) external onlyRegistered {
+        _setPayout(_records[msg.sender], payout);
+    }
+
+    /// @notice Retires the offer key and names another. A key that was used once is never used
+    ///         again, so that its span has one beginning and one end.
+    function rotateOfferKey(address offerKey) external onlyRegistered {
+        Record storage record = _records[msg.sender];
+        offerKeys[msg.sender][record.offerKey].until = uint64(block.timestamp);
+        emit OfferKeyRetired(msg.sender, record.offerKey);
+        _addOfferKey(record, offerKey);
+    }
+
+    /// @notice Adds to the caller's stake out of an allowance.
+    function stake(uint128 amount) external nonReentrant onlyRegistered {
+        uint256 before = TOKEN.balanceOf(address(this));
+        TOKEN.safeTransferFrom(msg.sender, address(this), amount);
+        _stake(msg.sender, amount, before);
+    }
+
+    /// @notice Adds to a provider's stake out of its own EIP-3009 authorization to this contract.
+    ///         Anybody may submit it: the money is the provider's and becomes the provider's stake.
+    function stakeWithAuthorization(
+        address provider,
+        uint128 amount,
+        uint256 validAfter,
+        uint256 validBefore,
+        bytes32 nonce,
+        bytes calldata signature
+    ) external nonReentrant {
+        if (_records[provider].offerKey == address(0)) revert NotRegistered(provider);
+        uint256 before = TOKEN.balanceOf(address(this));
+        IERC3009(address(TOKEN)).receiveWithAuthorization(
+            provider, address(this), amount, validAfter, validBefore, nonce, signature
+        );
+        _stake(provider, amount, before);
+    }
+
+    /// @notice Starts to take stake out. What unbonds can still be slashed; asking for more starts
+    ///         the clock of all of it anew.
+    function unbond(uint128 amount) external onlyRegistered {
+        if (amount == 0) revert ZeroAmount();
+        Record storage record = _records[msg.sender];
+        if (amount > record.stake) revert AboveStake(msg.sender, amount, record.stake);
+        record.stake -= amount;
+        record.unbonding += amount;
+        record.unbondingReadyAt = uint64(block.timestamp) + UNBONDING_PERIOD;
+        emit UnbondingStarted(msg.sender, amount, record.unbonding, record.unbondingReadyAt);
+        _list(msg.sender, record);
+    }
+
+    /// @notice Pays what has unbonded to the owner.
+    function withdrawStake() external nonReentrant onlyRegistered {
+        Record storage record = _records[msg.sender];
+        uint128 amount = record.unbonding;
+        if (amount == 0) revert NothingUnbonding(msg.sender);
+        if (block.timestamp < record.unbondingReadyAt) revert StillUnbonding(msg.sender, record.unbondingReadyAt);
+        record.unbonding = 0;
+        record.unbondingReadyAt = 0;
+        emit StakeWithdrawn(msg.sender, amount);
+        TOKEN.safeTransfer(msg.sender, amount);
+    }
+
+    // ---------------------------------------------------------------- the arbiter's move
+
+    /// @notice Takes up to `amount` of a provider's stake, bonded first, and returns what it took.
+    function slash(address provider, uint128 amount, address to) external nonReentrant returns (uint128 taken) {
+        if (msg.sender != ARBITER) revert NotArbiter(msg.sender);
+        if (to == address(0)) revert ZeroAddress();
+        Record storage record = _records[provider];
+        uint128 bonded = amount < record.stake ? amount : record.stake;
+        uint128 rest = amount - bonded;
+        uint128 unbonding = rest < record.unbonding ? rest : record.unbonding;
+        record.stake -= bonded;
+        record.unbonding -= unbonding;
+        taken = bonded + unbonding;
+        emit Slashed(provider, to, taken);
+        _list(provider, record);
+        if (taken > 0) TOKEN.safeTransfer(to, taken);
+    }
+
+    // ---------------------------------------------------------------- what readers ask
+
+    function getProvider(address provider) public view returns (Provider memory) {
+        Record storage record = _records[provider];
+        return Provider({
+            provider: provider,
+            vault: vaultOf(provider),
+            offerKey: record.offerKey,
+            payout: record.payout,
+            stake: record.stake,
+            unbonding: record.unbonding,
+            unbondingReadyAt: record.unbondingReadyAt,
+            active: _active.contains(provider),
+            endpoint: record.endpoint,
+            models: record.models
+        });
+    }
+
+    /// @notice Where a provider's channels pay to; the same before and after it registers.
+    function vaultOf(address provider) public view returns (address) {
+        return Clones.predictDeterministicAddressWithImmutableArgs(
+            address(VAULT_IMPLEMENTATION), abi.encode(provider), bytes32(0), address(this)
+        );
+    }
+
+    /// @notice Where released money goes.
+    function payoutOf(address provider) external view returns (address) {
+        return _records[provider].payout;
+    }
+
+    /// @notice Whether `key` signed for `provider` at the time `at`.
+    function isOfferKey(address provider, address key, uint64 at) external view returns (bool) {
+        Span memory span = offerKeys[provider][key];
+        return span.since != 0 && span.since <= at && at <= span.until;
+    }
+
+    /// @notice How many providers hold the minimum stake.
+    function activeCount() external view returns (uint256) {
+        return _active.length();
+    }
+
+    /// @notice A page of them. The order changes when one leaves: a reader that must not miss any
+    ///         pages within one block.
+    function activePage(uint256 start, uint256 count) external view returns (Provider[] memory page) {
+        uint256 length = _active.length();
+        if (start >= length) return page;
+        if (count > length - start) count = length - start;
+        page = new Provider[](count);
+        for (uint256 i = 0; i < count; ++i) {
+            page[i] = getProvider(_active.at(start + i));
+        }
+    }
+
+    // ---------------------------------------------------------------- inside
+
+    function _stake(address provider, uint128 amount, uint256 before) private {
+        if (amount == 0) revert ZeroAmount();
+        uint256 received = TOKEN.balanceOf(address(this)) - before;
+        if (received != amount) revert StakeNotReceived(amount, received);
+        Record storage record = _records[provider];
+        record.stake += amount;
+        emit Staked(provider, amount, record.stake);
+        _list(provider, record);
+    }
+
+    function _list(address provider, Record storage record) private {
+        if (record.offerKey != address(0) && record.stake >= MIN_STAKE) _active.add(provider);
+        else _active.remove(provider);
+    }
+
+    function _addOfferKey(Record storage record, address key) private {
+        if (key == address(0)) revert ZeroAddress();
+        if (offerKeys[msg.sender][key].since != 0) revert OfferKeyKnown(msg.sender, key);
+        offerKeys[msg.sender][key] = Span(uint64(block.timestamp), type(uint64).max);
+        record.offerKey = key;
+        emit OfferKeyAdded(msg.sender, key);
+    }
+
+    function _setPayout(Record storage record, address payout) private {
+        if (payout == address(0)) revert ZeroAddress();
+        record.payout = payout;
+        emit PayoutSet(msg.sender, payout);
+    }
+
+    function _setEndpoint(Record storage record, string calldata endpoint) private {
+        uint256 length = bytes(endpoint).length;
+        if (length > ENDPOINT_BYTES_MOST) revert EndpointTooLong(length, ENDPOINT_BYTES_MOST);
+        record.endpoint = endpoint;
+        emit EndpointSet(msg.sender, endpoint);
+    }
+
+    function _setModels(Record storage record, bytes32[] calldata models) private {
+        if (models.length > MODELS_MOST) revert TooManyModels(models.length, MODELS_MOST);
+        record.models = models;
+        emit ModelsSet(msg.sender, models);
+    }
+}

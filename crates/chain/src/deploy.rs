@@ -1,0 +1,157 @@
+//! Puts a market's contracts on a chain. On real networks x402's canonical contracts are used where
+//! they stand; a development chain is given ours at the same addresses, because official clients
+//! sign for those and no other.
+
+use alloy::network::TransactionBuilder;
+use alloy::providers::Provider;
+use alloy::rpc::types::TransactionRequest;
+use alloy_primitives::{Bytes, TxKind, U256};
+use alloy_sol_types::SolValue;
+use assay_protocol::Address;
+use assay_protocol::channel::{CANONICAL_CHANNELS, CANONICAL_COLLECTOR};
+
+use crate::abi::{IRegistry, ITestDollar};
+use crate::artifacts;
+use crate::connect::Chain;
+use crate::deployment::{DeployParams, Deployment};
+use crate::embedded::MULTICALL3;
+use crate::error::{ChainError, from_rpc, micro_usd};
+use crate::keys::Key;
+
+impl Chain {
+    /// Deploys a market with the key's gas. The rules cannot be changed afterwards.
+    pub async fn deploy(&self, key: &Key, params: &DeployParams) -> Result<Deployment, ChainError> {
+        let (channels, collector) = self.channels(key, params).await?;
+        let token = match params.token {
+            Some(token) => token,
+            None => {
+                self.make("test dollar", key, artifacts::test_dollar())
+                    .await?
+            }
+        };
+        let arguments = (
+            token,
+            channels,
+            params.arbiter,
+            u128::from(params.min_stake.0),
+            params.unbonding_s,
+            params.challenge_window_s,
+        )
+            .abi_encode();
+        let initcode = artifacts::with_arguments(artifacts::registry(), &arguments);
+        let registry = self.make("registry", key, initcode).await?;
+        self.read_deployment(registry, collector).await
+    }
+
+    /// The deployment behind a registry, read from the chain itself.
+    pub async fn read_deployment(
+        &self,
+        registry: Address,
+        collector: Address,
+    ) -> Result<Deployment, ChainError> {
+        let what = "registry";
+        let token = self.view(what, registry, IRegistry::TOKENCall {}).await?;
+        let min_stake = self
+            .view(what, registry, IRegistry::MIN_STAKECall {})
+            .await?;
+        Ok(Deployment {
+            chain_id: self.chain_id(),
+            token,
+            token_name: self
+                .view("token's name", token, ITestDollar::nameCall {})
+                .await?,
+            token_version: self
+                .view("token's version", token, ITestDollar::versionCall {})
+                .await?,
+            channels: self
+                .view(what, registry, IRegistry::CHANNELSCall {})
+                .await?,
+            collector,
+            registry,
+            vault_implementation: self
+                .view(what, registry, IRegistry::VAULT_IMPLEMENTATIONCall {})
+                .await?,
+            challenge_window_s: self
+                .view(what, registry, IRegistry::CHALLENGE_WINDOWCall {})
+                .await?,
+            unbonding_s: self
+                .view(what, registry, IRegistry::UNBONDING_PERIODCall {})
+                .await?,
+            min_stake: micro_usd(U256::from(min_stake))?,
+        })
+    }
+
+    /// The channels and their collector: those named, the canonical ones, or ours.
+    async fn channels(
+        &self,
+        key: &Key,
+        params: &DeployParams,
+    ) -> Result<(Address, Address), ChainError> {
+        if let (Some(channels), Some(collector)) = (params.channels, params.collector) {
+            return Ok((channels, collector));
+        }
+        if self.has_canonical().await? {
+            return Ok((CANONICAL_CHANNELS, CANONICAL_COLLECTOR));
+        }
+        if self.place_canonical().await? && self.has_canonical().await? {
+            return Ok((CANONICAL_CHANNELS, CANONICAL_COLLECTOR));
+        }
+        let channels = self.make("channels", key, artifacts::channels()).await?;
+        let collector =
+            artifacts::with_arguments(artifacts::erc3009_collector(), &channels.abi_encode());
+        let collector = self.make("collector", key, collector).await?;
+        Ok((channels, collector))
+    }
+
+    async fn has_canonical(&self) -> Result<bool, ChainError> {
+        Ok(!self.code(CANONICAL_CHANNELS).await?.is_empty()
+            && !self.code(CANONICAL_COLLECTOR).await?.is_empty())
+    }
+
+    /// Gives a development node of Foundry ours at the canonical addresses. False where the node
+    /// does not let us, which every real network does not.
+    async fn place_canonical(&self) -> Result<bool, ChainError> {
+        let collector = artifacts::with_arguments(
+            artifacts::erc3009_collector(),
+            &CANONICAL_CHANNELS.abi_encode(),
+        );
+        for (at, initcode) in [
+            (CANONICAL_CHANNELS, artifacts::channels()),
+            (CANONICAL_COLLECTOR, collector),
+            (MULTICALL3, artifacts::multicall3()),
+        ] {
+            if !self.code(at).await?.is_empty() {
+                continue;
+            }
+            // A dry run of a deployment answers with the code it would leave.
+            let mut request = TransactionRequest::default().with_input(initcode);
+            request.to = Some(TxKind::Create);
+            let code: Bytes = self
+                .provider
+                .call(request)
+                .await
+                .map_err(|e| from_rpc("constructor", e))?;
+            let placed: Result<(), _> = self
+                .provider
+                .raw_request("anvil_setCode".into(), (at, code))
+                .await;
+            if placed.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn make(
+        &self,
+        what: &'static str,
+        key: &Key,
+        initcode: Vec<u8>,
+    ) -> Result<Address, ChainError> {
+        let mined = self.create(what, key, initcode).await?;
+        mined.contract.ok_or(ChainError::BadAnswer {
+            what,
+            why: "the receipt names no contract".into(),
+        })
+    }
+}
