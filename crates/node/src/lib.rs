@@ -1,1 +1,25 @@
-//! The provider's daemon: an OpenAI-compatible server that is paid per token and signs receipts.
+//! The provider's daemon: an OpenAI-compatible server that takes x402 vouchers, answers with an integer model, and
+//! signs a receipt for every answer. Start with [`start`]; the way of a request is [`order`](crate) → till → session.
+//!
+//! Charges only what was served, never answers before the voucher is durable, never cuts a prompt silently. Reads no
+//! arguments and no environment.
+
+mod app;
+mod claims;
+mod clock;
+mod conduct;
+mod config;
+pub mod dishonest;
+mod http;
+mod offers;
+mod order;
+mod server;
+mod session;
+mod sse;
+mod till;
+mod worker;
+
+pub use claims::Earnings;
+pub use conduct::{Conduct, EarlyEnd, Honest};
+pub use config::{ClaimConfig, Limits, NodeConfig, ServedModel};
+pub use server::{RunningNode, ShutdownReport, StartError, start};

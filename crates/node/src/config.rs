@@ -1,0 +1,131 @@
+//! What a node is started with. Every limit has its place here; nothing below reads anything else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_chain::{Key, Market};
+use assay_model::LoadedModel;
+use assay_payments::payee::ClaimPolicy;
+use assay_protocol::{Address, MicroUsd, Price};
+
+use crate::conduct::{Conduct, Honest};
+
+/// A node, before it runs.
+#[derive(Clone)]
+pub struct NodeConfig {
+    pub listen: SocketAddr,
+    /// Where buyers reach this node, as it stands in payment messages; by default the listening address.
+    pub public_url: Option<String>,
+    /// Where the ledger lies. One process at a time.
+    pub data_dir: PathBuf,
+    pub market: Market,
+    /// The registered owner's address: the provider's name.
+    pub provider: Address,
+    /// The hot key that the registry knows: signs offers, receipts and claims, and pays the gas of claims.
+    pub key: Key,
+    pub models: Vec<ServedModel>,
+    pub limits: Limits,
+    pub claims: ClaimConfig,
+    /// How answers are made. Anything but [`Honest`] is for demonstrations and tests.
+    pub conduct: Arc<dyn Conduct>,
+}
+
+impl NodeConfig {
+    /// The usual node.
+    pub fn new(
+        listen: SocketAddr,
+        data_dir: PathBuf,
+        market: Market,
+        provider: Address,
+        key: Key,
+    ) -> Self {
+        Self {
+            listen,
+            public_url: None,
+            data_dir,
+            market,
+            provider,
+            key,
+            models: Vec::new(),
+            limits: Limits::default(),
+            claims: ClaimConfig::default(),
+            conduct: Arc::new(Honest),
+        }
+    }
+}
+
+/// A model and its price.
+#[derive(Clone)]
+pub struct ServedModel {
+    pub loaded: LoadedModel,
+    pub price: Price,
+}
+
+/// Bounds on work, memory and patience.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Threads that compute, per model.
+    pub threads: usize,
+    /// Answers made at once, per model.
+    pub sequences_max: usize,
+    /// Token positions kept in memory, per model; also the longest context.
+    pub positions_max: usize,
+    /// Requests that may wait for a place.
+    pub queue_max: usize,
+    pub body_bytes_max: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// The answer's limit where a chat request names none.
+    pub max_tokens_default: u32,
+    /// A client that takes no data for this long has left.
+    pub stall_timeout: Duration,
+    /// How long running answers may go on after a shutdown was asked for.
+    pub drain_timeout: Duration,
+    /// How long an offer holds.
+    pub offer_validity: Duration,
+    pub ttft_promise: Duration,
+    /// How long the chain's word about a channel is good.
+    pub channel_ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            sequences_max: 8,
+            positions_max: 8_192,
+            queue_max: 32,
+            body_bytes_max: 8 << 20,
+            body_timeout: Duration::from_secs(30),
+            max_tokens_default: 512,
+            stall_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(20),
+            offer_validity: Duration::from_secs(3_600),
+            ttft_promise: Duration::from_secs(5),
+            channel_ttl: Duration::from_secs(30),
+        }
+    }
+}
+
+/// When vouchers become money.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimConfig {
+    pub policy: ClaimPolicy,
+    /// How often the policy is asked.
+    pub interval: Duration,
+}
+
+impl Default for ClaimConfig {
+    fn default() -> Self {
+        Self {
+            policy: ClaimPolicy {
+                value: MicroUsd(50_000),
+                age_s: 300,
+                batch_max: 100,
+            },
+            interval: Duration::from_secs(15),
+        }
+    }
+}

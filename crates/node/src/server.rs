@@ -1,0 +1,312 @@
+//! Starts and stops a node. Everything that a restart needs is on disk before it is acted upon, so stopping only makes
+//! it tidy: answers drain, charges are claimed, the port and the ledger are free.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_chain::ChainError;
+use assay_engine::BatchLimits;
+use assay_payments::{LedgerError, PayeeLedger, Terms};
+use assay_protocol::{Address, DurationMs, MicroUsd, Offer, Timestamp, TokenCount};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, Pace};
+use crate::claims::{self, Earnings};
+use crate::clock::now;
+use crate::conduct::Conduct;
+use crate::config::{Limits, NodeConfig, ServedModel};
+use crate::http::router;
+use crate::offers::Offers;
+use crate::order::Ware;
+use crate::till::Till;
+use crate::worker::Worker;
+
+/// How long connections may linger after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {source}; choose another port")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("cannot make the data directory {path}: {source}")]
+    DataDir {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error("provider {0} is not registered: register it with a stake first")]
+    NotRegistered(Address),
+    #[error(
+        "the registry knows the key {registered} for this provider, this node holds {held}: use that key, or rotate it"
+    )]
+    OtherKey { registered: Address, held: Address },
+    #[error("no model to serve: name at least one")]
+    NoModel,
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A node at work. Dropping it stops it at once, as a crash would; [`RunningNode::shutdown`] is the polite way.
+pub struct RunningNode {
+    address: SocketAddr,
+    app: Arc<App>,
+    server: JoinHandle<()>,
+    claims: JoinHandle<()>,
+    engines: Vec<std::thread::JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+/// How a shutdown went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Every running answer came to its own end.
+    pub drained: bool,
+    /// Claimed on the way out.
+    pub claimed: MicroUsd,
+    /// Why not everything could be claimed; the vouchers are on disk, the next start claims them.
+    pub claim_error: Option<String>,
+}
+
+/// Starts a node and returns when it answers.
+pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+    if config.models.is_empty() {
+        return Err(StartError::NoModel);
+    }
+    let terms = terms(&config).await?;
+    let ledger = open_ledger(&config.data_dir, terms).await?;
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(|source| StartError::Listen {
+        address: config.listen,
+        source,
+    })?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen {
+        address: config.listen,
+        source,
+    })?;
+    if config.conduct.label() != crate::Honest.label() {
+        tracing::warn!(
+            conduct = config.conduct.label(),
+            "this node cheats on purpose"
+        );
+    }
+
+    let limits = config.limits.clone();
+    let wares: Vec<Ware> = config
+        .models
+        .iter()
+        .map(|served| ware(served, &limits))
+        .collect();
+    let (mut workers, mut engines) = (Vec::new(), Vec::new());
+    for ware in &wares {
+        let batch = BatchLimits {
+            sequences_max: limits.sequences_max,
+            positions_max: limits.positions_max,
+        };
+        let model = config.conduct.model(&ware.loaded.model);
+        let (worker, thread) =
+            Worker::start(model, limits.threads, batch).map_err(StartError::Thread)?;
+        workers.push(worker);
+        engines.push(thread);
+    }
+    let domain = config.market.domain();
+    let templates = wares
+        .iter()
+        .map(|ware| offer(config.provider, ware, &limits))
+        .collect();
+    let till = Till::new(
+        ledger,
+        config.market,
+        config.key.clone(),
+        limits.channel_ttl,
+    );
+    let app = Arc::new(App {
+        provider: config.provider,
+        domain,
+        public_url: config
+            .public_url
+            .unwrap_or_else(|| format!("http://{address}")),
+        conduct: config.conduct,
+        till: Arc::new(till),
+        offers: Offers::new(
+            templates,
+            config.key.clone(),
+            domain,
+            limits.offer_validity.as_secs(),
+        ),
+        key: config.key,
+        places: Arc::new(Semaphore::new(
+            limits.sequences_max.saturating_add(limits.queue_max),
+        )),
+        sessions: TaskTracker::new(),
+        cutoff: CancellationToken::new(),
+        pace: Pace::default(),
+        started_at: now(),
+        wares,
+        workers,
+        limits,
+    });
+    let stop = CancellationToken::new();
+    let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
+    let graceful = stop.clone();
+    let server = tokio::spawn(async move {
+        let serve =
+            axum::serve(listener, service).with_graceful_shutdown(graceful.cancelled_owned());
+        if let Err(error) = serve.await {
+            tracing::error!(%error, "the server stopped");
+        }
+    });
+    let claims = tokio::spawn(claims::run(Arc::clone(&app), config.claims, stop.clone()));
+    Ok(RunningNode {
+        address,
+        app,
+        server,
+        claims,
+        engines,
+        stop,
+    })
+}
+
+impl RunningNode {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn provider(&self) -> Address {
+        self.app.provider
+    }
+
+    /// What a payer needs to know to pay without asking.
+    pub fn terms(&self) -> &Terms {
+        &self.app.till.terms
+    }
+
+    pub async fn earnings(&self) -> Result<Earnings, ChainError> {
+        claims::earnings(&self.app).await
+    }
+
+    /// Claims whatever is charged now, without waiting for value or age.
+    pub async fn claim_now(&self) -> Result<MicroUsd, String> {
+        claims::all(&self.app)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Takes no more requests, lets running answers end within the drain timeout and then cuts them, claims what is
+    /// charged, and frees the port and the ledger.
+    pub async fn shutdown(mut self) -> ShutdownReport {
+        self.stop.cancel();
+        self.app.sessions.close();
+        let patience = self.app.limits.drain_timeout;
+        let drained = tokio::time::timeout(patience, self.app.sessions.wait())
+            .await
+            .is_ok();
+        if !drained {
+            self.app.cutoff.cancel();
+            // Cut answers still sign and deliver their prefix.
+            let _ = tokio::time::timeout(LINGER, self.app.sessions.wait()).await;
+        }
+        let _ = tokio::time::timeout(LINGER, &mut self.server).await;
+        let (claimed, claim_error) = match claims::all(&self.app).await {
+            Ok(claimed) => (claimed, None),
+            Err(error) => (MicroUsd::ZERO, Some(error.to_string())),
+        };
+        self.end().await;
+        ShutdownReport {
+            drained,
+            claimed,
+            claim_error,
+        }
+    }
+
+    /// Ends every task, and waits until nobody holds the ledger any more.
+    async fn end(&mut self) {
+        self.app.cutoff.cancel();
+        self.server.abort();
+        self.claims.abort();
+        let holders = async {
+            while Arc::strong_count(&self.app) > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(LINGER, holders).await.is_err() {
+            tracing::warn!("a connection lingers; the ledger is free when it ends");
+        }
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.app.cutoff.cancel();
+        self.server.abort();
+        self.claims.abort();
+        // The engines end with the last handle on them; waiting for that here could wait for a running step.
+        self.engines.clear();
+    }
+}
+
+/// The usual terms, if the registry knows us as we know ourselves.
+async fn terms(config: &NodeConfig) -> Result<Terms, StartError> {
+    let registered = config.market.provider(config.provider).await?;
+    let registered = registered.ok_or(StartError::NotRegistered(config.provider))?;
+    let held = config.key.address();
+    if registered.offer_key != held {
+        return Err(StartError::OtherKey {
+            registered: registered.offer_key,
+            held,
+        });
+    }
+    let (channels, token) = (config.market.channel_domain(), config.market.token_domain());
+    Ok(Terms::usual(channels, token, registered.vault, held))
+}
+
+async fn open_ledger(data_dir: &std::path::Path, terms: Terms) -> Result<PayeeLedger, StartError> {
+    let dir = data_dir.to_owned();
+    let task = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&dir).map_err(|source| StartError::DataDir {
+            path: dir.clone(),
+            source,
+        })?;
+        Ok(PayeeLedger::open(&dir.join("payee.redb"), terms)?)
+    });
+    task.await
+        .expect("opening a ledger neither panics nor is cancelled")
+}
+
+fn ware(served: &ServedModel, limits: &Limits) -> Ware {
+    let model = &served.loaded.model;
+    let positions = u32::try_from(limits.positions_max).unwrap_or(u32::MAX);
+    Ware {
+        id: model.id(),
+        price: served.price,
+        context_max: model.manifest().dims.context_max.min(positions),
+        loaded: served.loaded.clone(),
+    }
+}
+
+fn offer(provider: Address, ware: &Ware, limits: &Limits) -> Offer {
+    let promise = u32::try_from(limits.ttft_promise.as_millis()).unwrap_or(u32::MAX);
+    Offer {
+        provider,
+        model_id: ware.id,
+        price: ware.price,
+        max_context: TokenCount(ware.context_max),
+        concurrency: u32::try_from(limits.sequences_max).unwrap_or(u32::MAX),
+        ttft_promise: DurationMs(promise),
+        expires_at: Timestamp(0),
+    }
+}

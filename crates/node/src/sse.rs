@@ -1,0 +1,49 @@
+//! Server-sent events: the frames of a streamed answer.
+
+use assay_openai::{Answer, AssayAnswer, Envelope};
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::session::{Done, Part};
+
+/// A comment, which clients skip: it keeps the connection from looking dead.
+const ALIVE: &[u8] = b": alive\n\n";
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+/// The frames of a part.
+pub(crate) fn frames(envelope: &Envelope, include_usage: bool, part: Part) -> Bytes {
+    match part {
+        Part::Alive => Bytes::from_static(ALIVE),
+        Part::Text { text, ids } => frame(&envelope.chunk(text, ids)),
+        Part::Failed(error) => [frame(&error.json()).as_ref(), DONE].concat().into(),
+        Part::Done(done) => {
+            let (ending, usage) = (envelope.ending(done.stop), done.usage);
+            let closing = envelope.closing(include_usage.then_some(usage), extension(*done));
+            [frame(&ending).as_ref(), frame(&closing).as_ref(), DONE]
+                .concat()
+                .into()
+        }
+    }
+}
+
+/// The first frame of a chat.
+pub(crate) fn opening(envelope: &Envelope) -> Option<Bytes> {
+    envelope.opening().as_ref().map(frame::<Answer>)
+}
+
+/// The `assay` field of a finished answer.
+pub(crate) fn extension(done: Done) -> AssayAnswer {
+    AssayAnswer {
+        token_ids: Vec::new(),
+        sampler: Some(done.sampler),
+        receipt: Some(done.receipt),
+        payment: serde_json::to_value(&done.payment).ok(),
+    }
+}
+
+fn frame<T: Serialize>(message: &T) -> Bytes {
+    let mut bytes = b"data: ".to_vec();
+    serde_json::to_writer(&mut bytes, message).expect("messages are plain data with string keys");
+    bytes.extend_from_slice(b"\n\n");
+    bytes.into()
+}

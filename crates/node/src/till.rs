@@ -1,0 +1,379 @@
+//! Takes payments: reads the header, asks the chain what it must, and enters the voucher into the ledger before anything
+//! is served. Decisions are `payments::payee`'s; this shell does the waiting.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use assay_chain::{ChainError, Key, Market};
+use assay_payments::payee::{self, OnChain, Presented, Refusal, Reservation, channel_state};
+use assay_payments::x402::{
+    Amount, ChannelState, Code, DepositAuthorization, DepositPayload, Network, Payload,
+    PaymentPayload, PaymentRequirements, PaymentResponse, ResponseExtra, SCHEME,
+};
+use assay_payments::{AcceptError, LedgerError, PayeeLedger, Terms};
+use assay_protocol::channel::DepositAuthorization as SignedDeposit;
+use assay_protocol::{Address, B256, MicroUsd, Receipt, Signed, Timestamp};
+
+use crate::clock::now;
+
+/// The books and what is needed to keep them.
+pub(crate) struct Till {
+    ledger: Mutex<PayeeLedger>,
+    pub(crate) market: Market,
+    /// Pays the gas of deposits and claims.
+    pub(crate) relay: Key,
+    pub(crate) terms: Terms,
+    channel_ttl_s: u64,
+}
+
+/// A payment that was taken: the request may be served. Dropped without a charge it frees its channel, so that no way
+/// out of a request, not even a client that leaves between two steps, keeps a channel busy.
+pub(crate) struct Taken {
+    till: Arc<Till>,
+    pub(crate) reservation: Reservation,
+    pub(crate) payer: Address,
+    /// The deposit's transaction, if the payment brought one.
+    transaction: Option<B256>,
+    charged: bool,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.charged {
+            return;
+        }
+        if let Err(error) = self.till.ledger().release(&self.reservation) {
+            tracing::error!(%error, "a reservation could not be released");
+        }
+    }
+}
+
+/// Why a payment was not taken.
+#[derive(Debug)]
+pub(crate) enum Declined {
+    /// Pay again by these requirements.
+    Payment {
+        code: &'static str,
+        message: String,
+        requirements: Box<PaymentRequirements>,
+    },
+    /// The request id has its receipt already.
+    Answered(B256),
+    /// Not the payer's fault.
+    Unavailable(String),
+}
+
+impl Till {
+    pub(crate) fn new(
+        ledger: PayeeLedger,
+        market: Market,
+        relay: Key,
+        channel_ttl: Duration,
+    ) -> Self {
+        let terms = ledger.terms().clone();
+        Self {
+            ledger: Mutex::new(ledger),
+            market,
+            relay,
+            terms,
+            channel_ttl_s: channel_ttl.as_secs(),
+        }
+    }
+
+    /// The books, for a short while. A panic while holding them poisons nothing: every change is written as a whole
+    /// before the copy in memory changes.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, PayeeLedger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the books off the async threads, since every entry waits for the disk.
+    pub(crate) async fn with_ledger<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut PayeeLedger) -> T + Send + 'static,
+    ) -> T {
+        let till = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || work(&mut till.ledger()));
+        task.await
+            .expect("ledger work neither panics nor is cancelled")
+    }
+
+    /// What this payment is, judged without books or chain. The signature is checked here, so that only somebody with
+    /// a channel's key makes us read the chain.
+    pub(crate) fn present(
+        &self,
+        payment: &PaymentPayload,
+        required: MicroUsd,
+        request_id: B256,
+    ) -> Result<Presented, Declined> {
+        let decline =
+            |code: Code, message: &str| self.decline(code.as_str(), message.to_owned(), required);
+        if payment.accepted.scheme != SCHEME {
+            return Err(decline(
+                Code::Scheme,
+                "only the scheme batch-settlement is taken: pay by the requirements",
+            ));
+        }
+        if payment.accepted.network != Network(self.terms.channels.chain_id) {
+            return Err(decline(
+                Code::NetworkMismatch,
+                "the payment is for another network: pay by the requirements",
+            ));
+        }
+        if matches!(payment.payload, Payload::Refund(_)) {
+            return Err(decline(
+                Code::PayloadType,
+                "refunds over HTTP are not served: withdraw what is left on the chain",
+            ));
+        }
+        let (config, voucher) = payment.payload.voucher();
+        let presented = Presented {
+            config: (*config).into(),
+            voucher: (*voucher).into(),
+            offered: payment.accepted.amount.0,
+            required,
+            request_id,
+        };
+        match presented.check(&self.terms) {
+            Ok(()) => Ok(presented),
+            Err(refusal) => {
+                Err(self.decline(refusal.code().as_str(), refusal.to_string(), required))
+            }
+        }
+    }
+
+    /// Takes the payment. When this returns, the voucher is durable and its channel is reserved for the request.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        payment: &PaymentPayload,
+        presented: Presented,
+    ) -> Result<Taken, Declined> {
+        let mut transaction = None;
+        let chain = match &payment.payload {
+            Payload::Deposit(deposit) => {
+                let (chain, hash) = self.deposit(deposit, &presented).await?;
+                transaction = Some(hash);
+                chain
+            }
+            _ => self.on_chain(&presented).await?,
+        };
+        let till = Arc::clone(self);
+        let take = move |ledger: &mut PayeeLedger| {
+            let reservation = ledger.accept(&presented, chain, now())?;
+            Ok(Taken {
+                till,
+                reservation,
+                payer: presented.config.payer,
+                transaction,
+                charged: false,
+            })
+        };
+        match self.with_ledger(take).await {
+            Ok(taken) => Ok(taken),
+            Err(AcceptError::Refused(refusal)) => {
+                Err(self.refused(&refusal, &presented, Some(chain)))
+            }
+            Err(AcceptError::Answered(id)) => Err(Declined::Answered(id)),
+            Err(AcceptError::Ledger(error)) => Err(Declined::Unavailable(error.to_string())),
+            Err(AcceptError::Charge(error)) => Err(Declined::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Charges what was served and keeps the receipt; both are durable when this returns.
+    pub(crate) async fn charge(
+        self: &Arc<Self>,
+        taken: Taken,
+        receipt: Signed<Receipt>,
+    ) -> Result<PaymentResponse, AcceptError> {
+        let (payer, transaction) = (taken.payer, taken.transaction);
+        let work = move |ledger: &mut PayeeLedger| {
+            // The whole guard moves in, and out again: dropping it takes the books, which are held here.
+            let mut taken = taken;
+            let result = ledger.charge(&taken.reservation, &receipt, now());
+            taken.charged = result.is_ok();
+            let state = ledger
+                .account(&taken.reservation.channel_id)
+                .map(payee::Account::state);
+            (taken, result.map(|()| state))
+        };
+        let (taken, result) = self.with_ledger(work).await;
+        drop(taken);
+        let state = result?;
+        Ok(self.response(payer, transaction, receipt.body.charged, state))
+    }
+
+    /// The response when a stream begins and nothing is charged yet. It tells an official client that its deposit went
+    /// through; what the stream costs stands in its last event.
+    pub(crate) fn begun(&self, taken: &Taken) -> PaymentResponse {
+        self.response(taken.payer, taken.transaction, MicroUsd::ZERO, None)
+    }
+
+    fn response(
+        &self,
+        payer: Address,
+        transaction: Option<B256>,
+        charged: MicroUsd,
+        channel_state: Option<ChannelState>,
+    ) -> PaymentResponse {
+        PaymentResponse {
+            success: true,
+            error_reason: None,
+            error_message: None,
+            payer: Some(payer),
+            transaction: transaction.map(|hash| hash.to_string()).unwrap_or_default(),
+            network: Network(self.terms.channels.chain_id),
+            amount: Some(String::new()),
+            extra: Some(ResponseExtra {
+                charged_amount: Some(Amount(charged)),
+                channel_state,
+            }),
+        }
+    }
+
+    pub(crate) fn requirements(&self, amount: MicroUsd) -> PaymentRequirements {
+        self.terms.requirements(amount)
+    }
+
+    pub(crate) fn decline(
+        &self,
+        code: &'static str,
+        message: String,
+        required: MicroUsd,
+    ) -> Declined {
+        Declined::Payment {
+            code,
+            message,
+            requirements: Box::new(self.requirements(required)),
+        }
+    }
+
+    pub(crate) async fn read_channel(&self, channel_id: B256) -> Result<OnChain, ChainError> {
+        let state = self.market.channel(channel_id).await?;
+        Ok(OnChain {
+            balance: state.balance,
+            claimed: state.total_claimed,
+            withdraw_requested_at: state
+                .withdrawal
+                .map_or(Timestamp(0), |withdrawal| withdrawal.initiated_at),
+            refund_nonce: state.refund_nonce,
+        })
+    }
+
+    /// What the chain says about the channel: what it said a moment ago, if that is enough.
+    async fn on_chain(self: &Arc<Self>, presented: &Presented) -> Result<OnChain, Declined> {
+        let voucher = presented.voucher.voucher;
+        let known = self
+            .ledger()
+            .account(&voucher.channel_id)
+            .map(|account| (account.chain, account.read_at));
+        if let Some((chain, read_at)) = known
+            && now().0.saturating_sub(read_at.0) < self.channel_ttl_s
+            && voucher.max_claimable <= chain.balance
+        {
+            return Ok(chain);
+        }
+        let read = self.read_channel(voucher.channel_id).await;
+        read.map_err(|error| {
+            Declined::Unavailable(format!(
+                "the chain cannot be asked about the channel: {error}"
+            ))
+        })
+    }
+
+    /// Submits the payer's deposit, after everything else about the payment was found good.
+    async fn deposit(
+        self: &Arc<Self>,
+        deposit: &DepositPayload,
+        presented: &Presented,
+    ) -> Result<(OnChain, B256), Declined> {
+        let fail = |message: String| {
+            self.decline(Code::DepositFailed.as_str(), message, presented.required)
+        };
+        let DepositAuthorization::Erc3009Authorization(authorization) =
+            &deposit.deposit.authorization
+        else {
+            return Err(fail(
+                "only EIP-3009 deposits are taken: use assetTransferMethod eip3009".into(),
+            ));
+        };
+        let amount = deposit.deposit.amount.0;
+        let signed = SignedDeposit {
+            valid_after: Timestamp(authorization.valid_after.0),
+            valid_before: Timestamp(authorization.valid_before.0),
+            salt: authorization.salt.into(),
+            signature: authorization.signature,
+        };
+        let channel_id = presented.voucher.voucher.channel_id;
+        let collector = self.market.deployment().collector;
+        signed
+            .check(
+                channel_id,
+                presented.config.payer,
+                collector,
+                amount,
+                &self.terms.token,
+            )
+            .map_err(|error| {
+                fail(format!(
+                    "the deposit's authorization does not hold: {error}"
+                ))
+            })?;
+        let unavailable = |error: ChainError| Declined::Unavailable(error.to_string());
+        let before = self.read_channel(channel_id).await.map_err(unavailable)?;
+        let balance = before
+            .balance
+            .checked_add(amount)
+            .map_err(|_| fail("the deposit overflows".into()))?;
+        let after = OnChain { balance, ..before };
+        let known = self.ledger().account(&channel_id).cloned();
+        payee::accept(known.as_ref(), &self.terms, presented, after, now())
+            .map_err(|refusal| self.refused(&refusal, presented, Some(before)))?;
+        let sent = self
+            .market
+            .deposit(&self.relay, &presented.config, amount, &signed)
+            .await;
+        let mined = sent.map_err(|error| match error {
+            ChainError::Refused { .. } | ChainError::Reverted { .. } => {
+                fail(format!("the deposit failed: {error}"))
+            }
+            other => unavailable(other),
+        })?;
+        let chain = self.read_channel(channel_id).await.map_err(unavailable)?;
+        Ok((chain, mined.hash))
+    }
+
+    /// A refusal with what the payer needs to do better: on a wrong base, our state and its proof.
+    fn refused(
+        &self,
+        refusal: &Refusal,
+        presented: &Presented,
+        chain: Option<OnChain>,
+    ) -> Declined {
+        let channel_id = presented.voucher.voucher.channel_id;
+        let mut requirements = self.requirements(presented.required);
+        if matches!(refusal, Refusal::WrongBase { .. }) {
+            match (self.ledger().account(&channel_id), chain) {
+                (Some(account), _) => requirements = account.corrective(requirements),
+                // Without books of our own, the chain's word is all there is, and needs no proof.
+                (None, Some(chain)) => {
+                    requirements.extra.channel_state =
+                        Some(channel_state(channel_id, &chain, chain.claimed));
+                }
+                (None, None) => {}
+            }
+        }
+        let (code, message) = (refusal.code().as_str(), refusal.to_string());
+        Declined::Payment {
+            code,
+            message,
+            requirements: Box::new(requirements),
+        }
+    }
+
+    /// The receipt of an answered request.
+    pub(crate) async fn receipt(
+        self: &Arc<Self>,
+        id: B256,
+    ) -> Result<Option<Signed<Receipt>>, LedgerError> {
+        self.with_ledger(move |ledger| ledger.receipt(&id)).await
+    }
+}
