@@ -1,1 +1,41 @@
-//! The consumer's side: OpenAI surface, routing, payment, receipts, audits, cloud fallback.
+//! The consumer's side: an OpenAI surface over a market of nodes. Routes by price and measured speed,
+//! pays by voucher, checks every receipt, audits a private-coin sample, benches a liar. Start with
+//! [`start`]; the way of a request is `http` → `prepare` → `serve` → `buy` → `follow`.
+//!
+//! Never shows text that the token ids do not say, never pays on after a receipt that does not hold,
+//! never takes a cloud's answer for a checked one. Reads no arguments and no environment.
+
+mod answer;
+mod auditor;
+mod buy;
+mod cloud;
+mod config;
+mod discovery;
+mod events;
+mod follow;
+mod gateway;
+mod http;
+mod lanes;
+mod prepare;
+mod providers;
+mod receipts;
+mod record;
+mod routing;
+mod serve;
+mod server;
+mod sse;
+mod status;
+mod store;
+mod upstream;
+
+pub use auditor::AuditReport;
+pub use cloud::{ApiKey, CloudUpstream};
+pub use config::{GatewayConfig, GatewayLimits, Spending};
+pub use events::{Event, What};
+pub use gateway::Gateway;
+pub use lanes::LaneStatus;
+pub use record::{Bench, ProviderRecord, Rest};
+pub use routing::RoutingPolicy;
+pub use server::{RunningGateway, StartError, start};
+pub use status::{ModelStatus, OfferStatus, ProviderStatus, Status};
+pub use store::{AuditState, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry};

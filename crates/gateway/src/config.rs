@@ -1,0 +1,145 @@
+//! Everything that a gateway can be told, validated by whoever parsed it. Holds every limit there is.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use assay_audit::AuditPolicy;
+use assay_chain::{Key, Market};
+use assay_model::LoadedModel;
+use assay_openai::Fallback;
+use assay_protocol::{MicroUsd, Tier};
+
+use crate::cloud::CloudUpstream;
+use crate::record::Rest;
+use crate::routing::RoutingPolicy;
+
+/// One gateway.
+#[derive(Clone)]
+pub struct GatewayConfig {
+    pub listen: SocketAddr,
+    /// Where its ledgers live; made if it is not there.
+    pub data_dir: PathBuf,
+    pub market: Market,
+    /// Whose money is spent.
+    pub payer: Key,
+    /// The models it serves; it needs their tokenizers to buy, and their weights to audit.
+    pub models: Vec<LoadedModel>,
+    pub routing: RoutingPolicy,
+    pub audit: AuditPolicy,
+    /// Threads of one re-execution.
+    pub audit_threads: usize,
+    pub spending: Spending,
+    pub limits: GatewayLimits,
+    /// The tier of a request that asks for none.
+    pub tier: Tier,
+    /// Asked in this order.
+    pub clouds: Vec<CloudUpstream>,
+    /// What a request without a word about it allows.
+    pub fallback: Fallback,
+}
+
+/// How money is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spending {
+    /// What a new channel is opened with, and topped up by. At most this much, and what is asked for
+    /// on top of it by one dear request, is ever within one lane.
+    pub deposit: MicroUsd,
+    /// Requests at once to one provider, as each lane serves one at a time.
+    pub lanes_per_provider: usize,
+    /// The sum of all deposits of this gateway's life. Beyond it, only what lanes still hold is spent.
+    pub deposits_max: MicroUsd,
+    /// A provider that wants to hold money for longer is not used.
+    pub withdraw_delay_s_max: u64,
+}
+
+impl Default for Spending {
+    fn default() -> Self {
+        Self {
+            deposit: MicroUsd(50_000),
+            lanes_per_provider: 4,
+            deposits_max: MicroUsd(5_000_000),
+            withdraw_delay_s_max: 24 * 60 * 60,
+        }
+    }
+}
+
+/// Sizes and times that bound everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayLimits {
+    pub body_bytes_max: usize,
+    /// Answers on their way at once; more are refused with 429.
+    pub answers_max: usize,
+    /// Output tokens of a request that names no number, if the context has room.
+    pub output_tokens_default: u32,
+    /// Providers that one request may try.
+    pub attempts_max: usize,
+    /// To the first token: this, and more for every thousand prompt tokens.
+    pub first_token: Duration,
+    pub first_token_per_1k_prompt: Duration,
+    /// From one token to the next. There is no limit on the whole answer: a long one is not a failure.
+    pub next_token: Duration,
+    /// After the client left: how long the node has to hand over the receipt for the prefix.
+    pub cut_receipt: Duration,
+    pub connect: Duration,
+    /// How often registry and offers are read again.
+    pub discovery: Duration,
+    /// The longest event of a node.
+    pub event_bytes_max: usize,
+    /// An audit waits for quiet, but not longer than this.
+    pub audit_patience: Duration,
+    /// Audits that may wait; a longer queue is worked off from disk.
+    pub audits_waiting_max: usize,
+    /// Events that are remembered for late listeners.
+    pub events_kept: usize,
+    pub rest: Rest,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 8 << 20,
+            answers_max: 256,
+            output_tokens_default: 512,
+            attempts_max: 3,
+            first_token: Duration::from_secs(20),
+            first_token_per_1k_prompt: Duration::from_secs(20),
+            next_token: Duration::from_secs(20),
+            cut_receipt: Duration::from_secs(5),
+            connect: Duration::from_secs(3),
+            discovery: Duration::from_secs(5),
+            event_bytes_max: 1 << 20,
+            audit_patience: Duration::from_secs(5),
+            audits_waiting_max: 1024,
+            events_kept: 256,
+            rest: Rest::default(),
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// A gateway with the default policies.
+    pub fn new(
+        listen: SocketAddr,
+        data_dir: PathBuf,
+        market: Market,
+        payer: Key,
+        models: Vec<LoadedModel>,
+    ) -> Self {
+        Self {
+            listen,
+            data_dir,
+            market,
+            payer,
+            models,
+            routing: RoutingPolicy::default(),
+            audit: AuditPolicy::default(),
+            audit_threads: 1,
+            spending: Spending::default(),
+            limits: GatewayLimits::default(),
+            tier: Tier::Staked,
+            clouds: Vec::new(),
+            fallback: Fallback::Never,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Starts a gateway and stops it: opens the ledgers, looks for providers once, listens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_payments::{LedgerError, PayerLedger};
+use assay_protocol::Address;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::config::GatewayConfig;
+use crate::gateway::{Gateway, Parts, random_word};
+use crate::lanes::Lanes;
+use crate::store::{Store, StoreError};
+use crate::{auditor, discovery, http};
+
+/// How long connections and running answers may go on after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the gateway's directory {path} cannot be made: {source}")]
+    Directory {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the book of lanes cannot be opened: {0}")]
+    Lanes(#[from] LedgerError),
+    #[error("{address} cannot be listened on: {source}; is a gateway running there already?")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("the HTTP client cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
+    #[error("this machine gives no randomness")]
+    NoRandomness,
+}
+
+/// A gateway that serves. Dropping it does not stop it: call `shutdown`.
+pub struct RunningGateway {
+    address: SocketAddr,
+    gateway: Arc<Gateway>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+/// Starts a gateway; when this returns it listens and has asked every registered node for its offers.
+pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> {
+    let dir = &config.data_dir;
+    std::fs::create_dir_all(dir).map_err(|source| StartError::Directory {
+        path: dir.display().to_string(),
+        source,
+    })?;
+    let store = Store::open(&dir.join("gateway.redb"))?;
+    let secret = store.secret(random_word().ok_or(StartError::NoRandomness)?)?;
+    let (waiting, totals) = store.scan()?;
+    let ledger = PayerLedger::open(&dir.join("lanes.redb"), config.market.channel_domain())?;
+    let lanes = Lanes::new(
+        ledger,
+        config.market.clone(),
+        config.payer.clone(),
+        config.spending,
+    );
+    let (audits, coming) = mpsc::channel(config.limits.audits_waiting_max.max(1));
+    let listen = config.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|source| StartError::Listen {
+            address: listen,
+            source,
+        })?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen {
+        address: listen,
+        source,
+    })?;
+    let parts = Parts {
+        http: client(&config)?,
+        store,
+        lanes,
+        secret,
+        totals,
+        audits,
+    };
+    let gateway = Arc::new(Gateway::new(config, parts)?);
+    discovery::look(&gateway).await;
+    gateway.tasks().spawn(discovery::run(gateway.clone()));
+    gateway
+        .tasks()
+        .spawn(auditor::run(gateway.clone(), coming, waiting));
+    let stop = gateway.shutdown_token();
+    let app = http::router(gateway.clone());
+    let server = tokio::spawn(async move {
+        let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the gateway's server ended");
+        }
+    });
+    Ok(RunningGateway {
+        address,
+        gateway,
+        server,
+    })
+}
+
+/// No proxy from the environment and no redirects: a node is asked where the registry says it is.
+fn client(config: &GatewayConfig) -> Result<reqwest::Client, reqwest::Error> {
+    // Whoever came first has installed one; both are the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(config.limits.connect)
+        .build()
+}
+
+impl RunningGateway {
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Looks at the registry and at every node now, and says who has an offer that counts.
+    pub async fn refresh(&self) -> Vec<Address> {
+        discovery::look(&self.gateway).await;
+        let all = self.gateway.providers().all();
+        let offering = all
+            .into_iter()
+            .filter(|(provider, _)| !provider.offers.is_empty());
+        offering
+            .map(|(provider, _)| provider.registered.address)
+            .collect()
+    }
+
+    /// The state behind the HTTP surface, for a program that runs the gateway in its own process.
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Takes no more requests, lets running answers end for a moment, closes the ledgers.
+    pub async fn shutdown(self) {
+        self.gateway.stop();
+        let mut server = self.server;
+        if tokio::time::timeout(DRAIN, &mut server).await.is_err() {
+            server.abort();
+            let _ = server.await;
+        }
+        if tokio::time::timeout(DRAIN, self.gateway.tasks().wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("answers were still running when the gateway stopped");
+        }
+    }
+}

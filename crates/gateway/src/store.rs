@@ -1,0 +1,384 @@
+//! What the gateway must not forget: evidence of every answer, unsigned cloud answers, provider
+//! records and the audit secret, in one redb file. A kill at any moment loses no answer that a
+//! client was told of. Decides nothing.
+
+use std::path::Path;
+
+use assay_audit::{Evidence, Fault};
+use assay_protocol::{Address, B256, MicroUsd, ModelId, StopReason, Tier, Timestamp};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::record::ProviderRecord;
+
+/// Answers in order of arrival: sequence → `Entry`.
+const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
+/// Request id → sequence.
+const SEQUENCES: TableDefinition<&[u8; 32], u64> = TableDefinition::new("sequences");
+/// Request id → `Evidence`.
+const EVIDENCE: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("evidence");
+/// Provider → `ProviderRecord`.
+const PROVIDERS: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("providers");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const SECRET: &str = "audit secret";
+
+/// One answer in the list. A cloud's is a type of its own, so that nothing can take it for a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Entry {
+    Receipt(ReceiptEntry),
+    Unverified(UnverifiedEntry),
+}
+
+/// An answer from the market, with a signed receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptEntry {
+    /// The request's id, and the receipt's.
+    pub id: B256,
+    pub at: Timestamp,
+    pub model: String,
+    pub model_id: ModelId,
+    pub provider: Address,
+    pub tier: Tier,
+    pub prompt_tokens: u32,
+    pub output_tokens: u32,
+    pub stop_reason: StopReason,
+    pub charged: MicroUsd,
+    pub audit: AuditState,
+}
+
+/// An answer from a cloud: nobody signed it and nobody can check it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnverifiedEntry {
+    pub id: B256,
+    pub at: Timestamp,
+    pub model: String,
+    /// The configured name of the cloud, and its own name of the model.
+    pub cloud: String,
+    pub cloud_model: String,
+    /// Always `unverified`.
+    pub tier: Tier,
+    /// As the cloud reports them; nothing if it does not.
+    pub prompt_tokens: Option<u32>,
+    pub output_tokens: Option<u32>,
+    /// Its list price times what it reports. Billed by the cloud to its own account, not by channel.
+    pub estimated: Option<MicroUsd>,
+}
+
+/// How far the checking of an answer got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum AuditState {
+    /// Signature and accounting hold; the coin did not choose it.
+    NotSampled,
+    /// The coin chose it; re-execution is to come.
+    Waiting,
+    Honest {
+        audited_ms: u64,
+    },
+    Dishonest {
+        reason: Fault,
+    },
+    /// Refused on arrival; not paid further.
+    Refused {
+        reason: String,
+    },
+    /// The auditor could not run it; nobody is to blame.
+    Failed {
+        reason: String,
+    },
+}
+
+impl Entry {
+    pub fn id(&self) -> B256 {
+        match self {
+            Self::Receipt(entry) => entry.id,
+            Self::Unverified(entry) => entry.id,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(
+        "the gateway's ledger at {path} cannot be opened: {source}; is another gateway using it?"
+    )]
+    Open {
+        path: String,
+        source: redb::DatabaseError,
+    },
+    #[error("the gateway's ledger cannot be read or written: {0}")]
+    Database(#[from] redb::Error),
+    #[error("the gateway's ledger holds a record that does not parse: {0}")]
+    Corrupt(#[from] serde_json::Error),
+    #[error("there is no answer {0}")]
+    NoSuchAnswer(B256),
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// The open ledger.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+}
+
+impl From<redb::TransactionError> for StoreError {
+    fn from(error: redb::TransactionError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<redb::TableError> for StoreError {
+    fn from(error: redb::TableError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<redb::StorageError> for StoreError {
+    fn from(error: redb::StorageError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<redb::CommitError> for StoreError {
+    fn from(error: redb::CommitError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl Store {
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::create(path).map_err(|source| StoreError::Open {
+            path: path.display().to_string(),
+            source,
+        })?;
+        let write = database.begin_write()?;
+        write.open_table(ENTRIES)?;
+        write.open_table(SEQUENCES)?;
+        write.open_table(EVIDENCE)?;
+        write.open_table(PROVIDERS)?;
+        write.open_table(META)?;
+        write.commit()?;
+        Ok(Self { database })
+    }
+
+    /// The secret behind the audit coins; `fresh` becomes it if there is none yet.
+    pub fn secret(&self, fresh: B256) -> Result<B256, StoreError> {
+        let write = self.database.begin_write()?;
+        let secret = {
+            let mut meta = write.open_table(META)?;
+            let stored = meta
+                .get(SECRET)?
+                .and_then(|value| B256::try_from(value.value()).ok());
+            match stored {
+                Some(secret) => secret,
+                None => {
+                    meta.insert(SECRET, fresh.as_slice())?;
+                    fresh
+                }
+            }
+        };
+        write.commit()?;
+        Ok(secret)
+    }
+
+    /// Stores an answer with its evidence and its provider's new record, all or nothing.
+    pub fn add_receipt(
+        &self,
+        entry: &ReceiptEntry,
+        evidence: &Evidence,
+        record: &ProviderRecord,
+    ) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(EVIDENCE)?;
+            table.insert(&entry.id.0, serde_json::to_vec(evidence)?.as_slice())?;
+            let mut table = write.open_table(PROVIDERS)?;
+            table.insert(
+                &entry.provider.into_array(),
+                serde_json::to_vec(record)?.as_slice(),
+            )?;
+            append(&write, &Entry::Receipt(entry.clone()))?;
+        }
+        Ok(write.commit()?)
+    }
+
+    pub fn add_unverified(&self, entry: &UnverifiedEntry) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        append(&write, &Entry::Unverified(entry.clone()))?;
+        Ok(write.commit()?)
+    }
+
+    /// Records what an audit found, with its provider's new record, all or nothing.
+    pub fn set_audit(
+        &self,
+        id: &B256,
+        state: AuditState,
+        record: Option<(Address, &ProviderRecord)>,
+    ) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let sequences = write.open_table(SEQUENCES)?;
+            let sequence = sequences
+                .get(&id.0)?
+                .ok_or(StoreError::NoSuchAnswer(*id))?
+                .value();
+            let mut entries = write.open_table(ENTRIES)?;
+            let entry = match entries.get(sequence)? {
+                Some(bytes) => serde_json::from_slice(bytes.value())?,
+                None => return Err(StoreError::NoSuchAnswer(*id)),
+            };
+            if let Entry::Receipt(mut entry) = entry {
+                entry.audit = state;
+                let bytes = serde_json::to_vec(&Entry::Receipt(entry))?;
+                entries.insert(sequence, bytes.as_slice())?;
+            }
+            if let Some((provider, record)) = record {
+                let mut table = write.open_table(PROVIDERS)?;
+                table.insert(
+                    &provider.into_array(),
+                    serde_json::to_vec(record)?.as_slice(),
+                )?;
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    pub fn set_record(
+        &self,
+        provider: &Address,
+        record: &ProviderRecord,
+    ) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(PROVIDERS)?;
+            table.insert(
+                &provider.into_array(),
+                serde_json::to_vec(record)?.as_slice(),
+            )?;
+        }
+        Ok(write.commit()?)
+    }
+
+    pub fn records(&self) -> Result<Vec<(Address, ProviderRecord)>, StoreError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(PROVIDERS)?;
+        let mut records = Vec::new();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            records.push((
+                Address::from(*key.value()),
+                serde_json::from_slice(value.value())?,
+            ));
+        }
+        Ok(records)
+    }
+
+    pub fn entry(&self, id: &B256) -> Result<Option<Entry>, StoreError> {
+        let read = self.database.begin_read()?;
+        let Some(sequence) = read.open_table(SEQUENCES)?.get(&id.0)?.map(|s| s.value()) else {
+            return Ok(None);
+        };
+        match read.open_table(ENTRIES)?.get(sequence)? {
+            Some(bytes) => Ok(Some(serde_json::from_slice(bytes.value())?)),
+            None => Ok(None),
+        }
+    }
+
+    pub fn evidence(&self, id: &B256) -> Result<Option<Evidence>, StoreError> {
+        let read = self.database.begin_read()?;
+        match read.open_table(EVIDENCE)?.get(&id.0)? {
+            Some(bytes) => Ok(Some(serde_json::from_slice(bytes.value())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest answers first.
+    pub fn newest(&self, most: usize) -> Result<Vec<Entry>, StoreError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(ENTRIES)?;
+        let mut entries = Vec::new();
+        for row in table.iter()?.rev().take(most) {
+            entries.push(parse(row?.1.value())?);
+        }
+        Ok(entries)
+    }
+
+    /// One walk over all answers: what waits for an audit, oldest first, and the bill so far.
+    pub fn scan(&self) -> Result<(Vec<B256>, Totals), StoreError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(ENTRIES)?;
+        let (mut waiting, mut totals) = (Vec::new(), Totals::default());
+        for row in table.iter()? {
+            let entry = parse(row?.1.value())?;
+            totals.add(&entry);
+            if let Entry::Receipt(entry) = entry
+                && entry.audit == AuditState::Waiting
+            {
+                waiting.push(entry.id);
+            }
+        }
+        Ok((waiting, totals))
+    }
+}
+
+/// The bill. What a cloud is thought to cost stands apart from what was paid to providers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub receipts: u64,
+    /// Receipts that did not hold; what they claim is not in `charged`.
+    pub refused: u64,
+    pub tokens: u64,
+    pub charged: MicroUsd,
+    pub unverified: u64,
+    pub unverified_tokens: u64,
+    pub unverified_estimated: MicroUsd,
+}
+
+impl Totals {
+    pub fn add(&mut self, entry: &Entry) {
+        let plus = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        match entry {
+            Entry::Receipt(entry) if matches!(entry.audit, AuditState::Refused { .. }) => {
+                plus(&mut self.refused, 1);
+            }
+            Entry::Receipt(entry) => {
+                plus(&mut self.receipts, 1);
+                plus(&mut self.tokens, u64::from(entry.output_tokens));
+                plus(&mut self.charged.0, entry.charged.0);
+            }
+            Entry::Unverified(entry) => {
+                plus(&mut self.unverified, 1);
+                plus(
+                    &mut self.unverified_tokens,
+                    u64::from(entry.output_tokens.unwrap_or(0)),
+                );
+                plus(
+                    &mut self.unverified_estimated.0,
+                    entry.estimated.unwrap_or_default().0,
+                );
+            }
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+/// An id that is already there keeps its first answer: nothing that was stored is overwritten.
+fn append(write: &redb::WriteTransaction, entry: &Entry) -> Result<(), StoreError> {
+    let mut entries = write.open_table(ENTRIES)?;
+    let mut sequences = write.open_table(SEQUENCES)?;
+    if sequences.get(&entry.id().0)?.is_some() {
+        return Ok(());
+    }
+    let next = entries
+        .last()?
+        .map_or(0, |(sequence, _)| sequence.value() + 1);
+    entries.insert(next, serde_json::to_vec(entry)?.as_slice())?;
+    sequences.insert(&entry.id().0, next)?;
+    Ok(())
+}
