@@ -12,9 +12,53 @@ pub(super) fn row_sum(matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) -> i64
     portable::row_sum_body(matrix, row, w)
 }
 
+/// Plain weights of a row; 16-bit products wrap as in `MatrixView::row`.
 #[target_feature(enable = "avx2")]
 pub(super) fn unpack(matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) {
-    matrix.row(row, w);
+    let (codes, d, m) = (matrix.codes(row), matrix.factors(row), matrix.offsets(row));
+    let w = &mut w[..matrix.cols];
+    match matrix.format {
+        Format::U4 => {
+            let nibble = _mm_set1_epi8(15);
+            let blocks = w.chunks_exact_mut(32).zip(codes.chunks_exact(16));
+            for ((w, q), (d, m)) in blocks.zip(d.chunks_exact(2).zip(m.chunks_exact(2))) {
+                let (d, m) = (spread(d), spread(m));
+                // Safety: chunks of 16 bytes.
+                let q = unsafe { _mm_loadu_si128(q.as_ptr().cast()) };
+                let low = _mm256_cvtepu8_epi16(_mm_and_si128(q, nibble));
+                let high = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(q), nibble));
+                let (low_w, high_w) = w.split_at_mut(16);
+                store16(low_w, _mm256_add_epi16(_mm256_mullo_epi16(low, d), m));
+                store16(high_w, _mm256_add_epi16(_mm256_mullo_epi16(high, d), m));
+            }
+        }
+        Format::I8x32 | Format::I8x16 => {
+            let step = matrix.format.block();
+            let blocks = w.chunks_exact_mut(step).zip(codes.chunks_exact(step));
+            for ((w, q), d) in blocks.zip(d.chunks_exact(2)) {
+                let d = spread(d);
+                for (w, q) in w.chunks_exact_mut(16).zip(q.chunks_exact(16)) {
+                    store16(w, _mm256_mullo_epi16(load_signed(q), d));
+                }
+            }
+        }
+        Format::I16 => matrix.row(row, w),
+    }
+}
+
+/// A little-endian `i16` in every lane.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn spread(bytes: &[u8]) -> __m256i {
+    _mm256_set1_epi16(i16::from_le_bytes([bytes[0], bytes[1]]))
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn store16(to: &mut [i16], v: __m256i) {
+    assert!(to.len() >= 16);
+    // Safety: 16 elements are there.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
 }
 
 #[target_feature(enable = "avx2")]
@@ -145,27 +189,8 @@ pub(super) fn gemv(
     acc: &mut [i32],
     tile: &mut Vec<i16>,
 ) {
-    let fast = match matrix.format {
-        Format::U4 => matrix.cols.is_multiple_of(64),
-        Format::I8x32 => true,
-        Format::I8x16 | Format::I16 => false,
-    };
-    if !fast {
-        tile.resize(matrix.cols, 0);
-        for (row, acc) in rows.zip(acc) {
-            matrix.row(row, tile);
-            let task = Dots {
-                w: tile,
-                w_stride: 0,
-                rows: 1,
-                x: &xs.x,
-                x_stride: 0,
-                count: 1,
-                len: matrix.cols,
-            };
-            dots(task, std::slice::from_mut(acc), 1);
-        }
-        return;
+    if matrix.format == Format::U4 && !matrix.cols.is_multiple_of(64) {
+        return portable::gemv(matrix, rows, xs, acc, tile);
     }
     let last = rows.end - 1;
     for (start, acc) in rows.step_by(4).zip(acc.chunks_mut(4)) {
@@ -177,7 +202,9 @@ pub(super) fn gemv(
         ];
         let sums = match matrix.format {
             Format::U4 => u4_rows(matrix, four, xs),
-            _ => i8_rows(matrix, four, xs),
+            Format::I8x32 => i8_rows::<2>(matrix, four, xs),
+            Format::I8x16 => i8_rows::<1>(matrix, four, xs),
+            Format::I16 => i16_rows(matrix, four, xs),
         };
         let mut out = [0; 4];
         store4(&mut out, sums);
@@ -252,28 +279,41 @@ fn u4_rows(matrix: &MatrixView<'_>, rows: [usize; 4], xs: &Vectors) -> __m128i {
     _mm_add_epi32(sum4(acc_low), tail)
 }
 
-/// Four rows of signed codes with a factor a block of 32.
+/// Four rows of signed codes with a factor a block of N times 16. Code times factor fits 16 bits (see
+/// `MatrixView::row_wraps`).
 #[target_feature(enable = "avx2")]
 #[inline]
-fn i8_rows(matrix: &MatrixView<'_>, rows: [usize; 4], xs: &Vectors) -> __m128i {
-    let blocks = matrix.cols / 32;
-    let x = &xs.x[..blocks * 32];
-    let codes = rows.map(|row| &matrix.codes(row)[..blocks * 32]);
+fn i8_rows<const N: usize>(matrix: &MatrixView<'_>, rows: [usize; 4], xs: &Vectors) -> __m128i {
+    let blocks = matrix.cols / (16 * N);
+    let x = &xs.x[..blocks * 16 * N];
+    let codes = rows.map(|row| &matrix.codes(row)[..blocks * 16 * N]);
     let factors = rows.map(|row| &matrix.factors(row)[..blocks * 2]);
     let mut acc = [_mm256_setzero_si256(); 4];
     for b in 0..blocks {
-        let x = [load(&x[b * 32..]), load(&x[b * 32 + 16..])];
         for r in 0..4 {
-            let q = &codes[r][b * 32..b * 32 + 32];
-            let sum = _mm256_add_epi32(
-                _mm256_madd_epi16(load_signed(q), x[0]),
-                _mm256_madd_epi16(load_signed(&q[16..]), x[1]),
-            );
-            let d = i16::from_le_bytes([factors[r][2 * b], factors[r][2 * b + 1]]);
-            acc[r] = _mm256_add_epi32(acc[r], _mm256_mullo_epi32(sum, _mm256_set1_epi32(d.into())));
+            let d = spread(&factors[r][2 * b..2 * b + 2]);
+            for i in 0..N {
+                let at = (b * N + i) * 16;
+                let w = _mm256_mullo_epi16(load_signed(&codes[r][at..at + 16]), d);
+                acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(w, load(&x[at..at + 16])));
+            }
         }
     }
     sum4(acc)
+}
+
+/// Four rows of plain weights, where they lie.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn i16_rows(matrix: &MatrixView<'_>, rows: [usize; 4], xs: &Vectors) -> __m128i {
+    let w = rows.map(|row| {
+        let bytes = matrix.codes(row);
+        assert!(bytes.len() == 2 * xs.x.len() && xs.x.len().is_multiple_of(16));
+        bytes.as_ptr().cast()
+    });
+    // Safety: the rows are as long as the vector, and `tile` reads without alignment.
+    let [sums] = unsafe { tile::<1>(w, [xs.x.as_ptr()], xs.x.len()) };
+    sums
 }
 
 /// Four results at a time. AVX2 shifts 64-bit lanes only without sign: a bias of 2^62 makes them
