@@ -262,10 +262,10 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         return _records[provider].payout;
     }
 
-    /// @notice Whether `key` signed for `provider` at the time `at`.
-    function isOfferKey(address provider, address key, uint64 at) external view returns (bool) {
+    /// @notice Whether `key` signed for `provider` at that time.
+    function isOfferKey(address provider, address key, uint64 time) external view returns (bool) {
         Span memory span = offerKeys[provider][key];
-        return span.since != 0 && span.since <= at && at <= span.until;
+        return span.since != 0 && span.since <= time && time <= span.until;
     }
 
     /// @notice How many providers hold the minimum stake.

@@ -142,7 +142,7 @@ sol! {
         function withdrawStake() external;
         function getProvider(address provider) external view returns (Provider memory);
         function vaultOf(address provider) external view returns (address);
-        function isOfferKey(address provider, address key, uint64 at) external view returns (bool);
+        function isOfferKey(address provider, address key, uint64 time) external view returns (bool);
         function activeCount() external view returns (uint256);
         function activePage(uint256 start, uint256 count) external view returns (Provider[] memory);
         function TOKEN() external view returns (address);

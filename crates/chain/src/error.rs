@@ -332,7 +332,7 @@ pub(crate) fn from_rpc(what: &'static str, error: RpcError<TransportErrorKind>) 
             },
             None => ChainError::Rpc(format!("{what}: {}", payload.message)),
         },
-        RpcError::Transport(kind) => ChainError::Unreachable(kind.to_string()),
+        RpcError::Transport(kind) => ChainError::Unreachable(with_causes(&kind)),
         RpcError::NullResp => ChainError::BadAnswer {
             what,
             why: "null".into(),
@@ -343,6 +343,20 @@ pub(crate) fn from_rpc(what: &'static str, error: RpcError<TransportErrorKind>) 
         },
         other => ChainError::Rpc(format!("{what}: {other}")),
     }
+}
+
+/// An error and what caused it, in one line: an HTTP client hides the reason two levels down.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = error.source();
+    }
+    words
 }
 
 /// A token amount as micro-USD, refused where it does not fit.

@@ -187,8 +187,12 @@ impl Market {
         key: Address,
         at: Timestamp,
     ) -> Result<bool, ChainError> {
-        let at = at.0;
-        let call = IRegistry::isOfferKeyCall { provider, key, at };
+        let time = at.0;
+        let call = IRegistry::isOfferKeyCall {
+            provider,
+            key,
+            time,
+        };
         self.chain
             .view("offer key", self.deployment.registry, call)
             .await

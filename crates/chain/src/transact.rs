@@ -165,11 +165,6 @@ impl Chain {
                     let said = error
                         .as_error_resp()
                         .map(|payload| payload.message.as_ref());
-                    if said.is_some_and(is_known) {
-                        // The very same bytes: the chain has our transaction already.
-                        *next = Some(draft.nonce + 1);
-                        return Ok(hash);
-                    }
                     *next = None;
                     if !said.is_some_and(nonce_is_taken) {
                         return Err(from_rpc(what, error));
@@ -255,13 +250,17 @@ fn sign(key: &Key, transaction: &TxEip1559) -> (Vec<u8>, B256) {
     (TxEnvelope::from(signed).encoded_2718(), hash)
 }
 
-/// Nodes name the same thing differently (geth, anvil, reth, nethermind).
+/// Nodes name the same thing differently (geth, anvil, reth, nethermind). Bytes that are known
+/// already are never ours, for nothing here is sent twice: another process with this key made the
+/// same transaction, and ours still has to come.
 fn nonce_is_taken(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    message.contains("nonce too low") || message.contains("replacement transaction")
-}
-
-fn is_known(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    message.contains("already known") || message.contains("already imported")
+    [
+        "nonce too low",
+        "replacement transaction",
+        "already known",
+        "already imported",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }

@@ -4,22 +4,23 @@
 mod support;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use assay_chain::{ChainError, Claim, Refusal};
 use assay_protocol::channel::Voucher;
 use assay_protocol::{MicroUsd, Timestamp};
 use support::{Net, Scene, THOUSAND};
 
-fn on_both<F: Future<Output = ()>>(case: impl Fn(Scene) -> F) {
+fn on_both<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        case(Scene::new(Net::embedded().await).await).await;
+        case(Arc::new(Scene::new(Net::embedded().await).await)).await;
         if let Some(net) = Net::anvil().await {
-            case(Scene::new(net).await).await;
+            case(Arc::new(Scene::new(net).await)).await;
         }
     });
 }
