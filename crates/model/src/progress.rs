@@ -11,6 +11,8 @@ pub enum Stage {
     Import,
     /// Tokens of the calibration text.
     Calibrate,
+    /// Tokens of the quality report.
+    Quality,
 }
 
 /// A report to whoever draws the bar.

@@ -6,9 +6,9 @@ use std::ops::Range;
 use assay_engine::layout::{BLOCK, Codes, MatrixParts};
 
 use super::ImportError;
-use super::parallel::over_ranges;
 use crate::gguf::quant::CodedRow;
 use crate::gguf::{Gguf, TensorInfo, TensorType};
+use crate::parallel::over_ranges;
 
 /// Largest size of a 12-bit activation.
 const ACTIVATION_MAX: i64 = 2047;

@@ -6,8 +6,7 @@
 mod calibration;
 mod gains;
 mod matrix;
-mod parallel;
-mod plan;
+pub(crate) mod plan;
 mod tables;
 
 use std::fs::{self, File};

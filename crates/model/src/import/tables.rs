@@ -31,7 +31,7 @@ pub(super) fn rope(base: f64, head_dim: u32, positions: u32) -> Vec<(i16, i16)> 
         .map(|i| libm::pow(base, -2.0 * f64::from(i) / f64::from(head_dim)))
         .collect();
     let q14 = |value: f64| libm::rint(16_384.0 * value) as i16;
-    let rows = super::parallel::over_ranges(positions as usize, |range| {
+    let rows = crate::parallel::over_ranges(positions as usize, |range| {
         range
             .flat_map(|position| {
                 frequencies.iter().map(move |frequency| {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::thread;
 
 /// Calls `work` on consecutive ranges that cover `0..count`; gives the results in order.
-pub(super) fn over_ranges<T: Send>(
+pub(crate) fn over_ranges<T: Send>(
     count: usize,
     work: impl Fn(Range<usize>) -> T + Sync,
 ) -> Vec<T> {
