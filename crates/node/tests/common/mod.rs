@@ -156,6 +156,8 @@ impl Buyer {
             .mint(&world.owner, key.address(), MicroUsd(1_000_000_000))
             .await
             .unwrap();
+        // Somebody else may have installed it first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let path = world
             .dir
             .path()
