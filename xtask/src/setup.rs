@@ -28,8 +28,12 @@ pub(crate) fn has_python_clients(root: &Path) -> bool {
     wanted.is_some() && wanted == std::fs::read(stamp(root)).ok()
 }
 
+pub(crate) fn forge(root: &Path) -> PathBuf {
+    root.join("contracts/node_modules/@foundry-rs/forge-linux-amd64/bin/forge")
+}
+
 pub(crate) fn has_contract_tools(root: &Path) -> bool {
-    root.join("contracts/node_modules/@foundry-rs").is_dir()
+    forge(root).is_file()
 }
 
 pub(crate) fn run(root: &Path) -> ExitCode {

@@ -88,7 +88,7 @@ fn contracts(root: &Path) -> Outcome {
     if !setup::has_contract_tools(root) {
         return Outcome::Missing("run `cargo xtask setup` first (needs npm)");
     }
-    let mut command = Command::new("npm");
+    let mut command = Command::new(setup::forge(root));
     command.arg("test").current_dir(root.join("contracts"));
     finish(command)
 }

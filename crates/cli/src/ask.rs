@@ -83,10 +83,11 @@ impl Gateway {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
-        let request = self
-            .http
-            .get(format!("{}{path}", self.url))
-            .timeout(Duration::from_secs(30));
+        self.get_within(path, Duration::from_secs(30)).await
+    }
+
+    pub(crate) async fn get_within(&self, path: &str, limit: Duration) -> Result<Value> {
+        let request = self.http.get(format!("{}{path}", self.url)).timeout(limit);
         let response = request
             .send()
             .await
@@ -98,6 +99,19 @@ impl Gateway {
             .json()
             .await
             .context("the gateway's answer is no JSON")
+    }
+
+    /// An answer without an end, to be read piece by piece.
+    pub(crate) async fn stream(&self, path: &str) -> Result<reqwest::Response> {
+        let request = self.http.get(format!("{}{path}", self.url));
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        Ok(response)
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value, limit: Duration) -> Result<Value> {

@@ -1,3 +1,10 @@
 //! One module a command: its arguments and what it does.
 
+pub(crate) mod audit;
+pub(crate) mod chain;
 pub(crate) mod chat;
+pub(crate) mod gateway;
+pub(crate) mod model;
+pub(crate) mod node;
+pub(crate) mod receipt;
+pub(crate) mod up;

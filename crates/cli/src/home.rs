@@ -14,7 +14,7 @@ pub(crate) struct HomeArgs {
     #[arg(long, global = true, env = "ASSAY_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Folder for pulled and imported models [default: `models` in the data folder]
+    /// Folder for pulled and imported models [default: the data folder]
     #[arg(long, global = true, env = "ASSAY_MODELS_DIR", value_name = "DIR")]
     models_dir: Option<PathBuf>,
 }
@@ -35,10 +35,7 @@ impl HomeArgs {
                     refusal("no home folder is known", "name a folder with --data-dir")
                 })?,
         };
-        let models = self
-            .models_dir
-            .clone()
-            .unwrap_or_else(|| data.join("models"));
+        let models = self.models_dir.clone().unwrap_or_else(|| data.clone());
         Ok(Home { data, models })
     }
 }
@@ -56,21 +53,41 @@ impl Home {
         self.data.join("keys")
     }
 
-    pub(crate) fn chain(&self) -> PathBuf {
-        self.data.join("chain")
+    pub(crate) fn chain_file(&self) -> PathBuf {
+        self.data.join("chain").join("chain.redb")
+    }
+
+    /// Where the market's contracts stand on its chain.
+    pub(crate) fn deployment(&self) -> PathBuf {
+        self.data.join("chain").join("deployment.json")
+    }
+
+    pub(crate) fn nodes(&self) -> PathBuf {
+        self.data.join("nodes")
     }
 
     pub(crate) fn node(&self, name: &str) -> PathBuf {
-        self.data.join("nodes").join(name)
+        self.nodes().join(name)
     }
 
     pub(crate) fn gateway(&self) -> PathBuf {
         self.data.join("gateway")
     }
 
+    /// Where the gateway keeps its answers.
+    pub(crate) fn gateway_ledger(&self) -> PathBuf {
+        self.gateway().join("gateway.redb")
+    }
+
     /// What a running market tells to other commands: addresses, ports, deployment.
     pub(crate) fn market_file(&self) -> PathBuf {
         self.data.join("market.json")
+    }
+
+    /// What the folders of this home take on disk, models included.
+    pub(crate) fn bytes_on_disk(&self) -> u64 {
+        let apart = !self.models.starts_with(&self.data);
+        bytes_in(&self.data) + if apart { bytes_in(&self.models) } else { 0 }
     }
 
     /// Makes the folder, for this user alone: it holds keys.
@@ -109,6 +126,18 @@ impl Home {
             }
         }
     }
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_in(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
 }
 
 /// Held while a market runs. The operating system drops it with the process, however that ends.

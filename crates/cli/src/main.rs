@@ -3,12 +3,22 @@
 //! It decides nothing about money or truth. One module of `commands` is one command.
 
 mod ask;
+mod bench;
 mod commands;
+mod demo;
 mod home;
+mod interrupt;
+mod judge;
+mod live;
+mod market;
+mod models;
+mod network;
 mod output;
+mod parse;
 mod progress;
 mod refusal;
 mod sse;
+mod tell;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -43,8 +53,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start a whole local market: a chain, nodes and a gateway that speaks OpenAI
+    Up(commands::up::Args),
     /// Talk to the market: answers stream, with who served them and what they cost
     Chat(commands::chat::Args),
+    /// What was bought, from whom, for how much, and whether it holds
+    Receipt(commands::receipt::Args),
+    /// Run the model again on an answer and say whether it is the model's own
+    Audit(commands::audit::Args),
+    /// Models on this machine: pull, import, list, show, bench
+    Model(commands::model::Args),
+    /// Be a provider: serve a model and be paid for it
+    Node(commands::node::Args),
+    /// Be a consumer: buy from any market's nodes
+    Gateway(commands::gateway::Args),
+    /// The shared state: contracts, providers, payouts
+    Chain(commands::chain::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,14 +92,21 @@ fn run(cli: Cli) -> Result<()> {
         .init();
     // TLS is rustls with ring; an already installed provider is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let _home = cli.home.resolve()?;
+    let home = cli.home.resolve()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         match cli.command {
-            Command::Chat(args) => commands::chat::run(args).await,
+            Command::Up(args) => commands::up::run(args, &home).await,
+            Command::Chat(args) => commands::chat::run(args, &home).await,
+            Command::Receipt(args) => commands::receipt::run(args, &home).await,
+            Command::Audit(args) => commands::audit::run(args, &home).await,
+            Command::Model(args) => commands::model::run(args, &home).await,
+            Command::Node(args) => commands::node::run(args, &home).await,
+            Command::Gateway(args) => commands::gateway::run(args, &home).await,
+            Command::Chain(args) => commands::chain::run(args, &home).await,
         }
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides anything; amounts arrive as integers and are only written out.
 
-use assay_protocol::{Address, B256, DurationMs, MicroUsd, MicroUsdPerMillionTokens, Timestamp};
+use assay_protocol::{Address, B256, DurationMs, MicroUsd, Timestamp};
 
 /// Columns padded to their widest cell, under a dim head.
 pub(crate) struct Table {
@@ -68,14 +68,14 @@ pub(crate) fn usd(amount: MicroUsd) -> String {
     format!("${whole}.{shown}")
 }
 
-/// `$0.12/M`: the price of a million tokens.
-pub(crate) fn price(per_million: MicroUsdPerMillionTokens) -> String {
-    format!("{}/M", usd(MicroUsd(per_million.0)))
-}
-
 /// `0x1234…abcd`.
 pub(crate) fn short(hash: &B256) -> String {
     shorten(&hash.to_string())
+}
+
+/// The beginning of a hash, long enough to type as an id.
+pub(crate) fn short_hex(hash: &B256) -> String {
+    hash.to_string().chars().take(12).collect()
 }
 
 pub(crate) fn short_address(address: &Address) -> String {
@@ -138,7 +138,12 @@ pub(crate) fn date(time: Timestamp) -> String {
     )
 }
 
-/// One line of JSON for a program.
+/// Whole milliseconds; more than a u64 of them is no time that passes.
+pub(crate) fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// JSON for a program.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
@@ -160,7 +165,6 @@ mod tests {
         for (micro, text) in cases {
             assert_eq!(usd(MicroUsd(micro)), text);
         }
-        assert_eq!(price(MicroUsdPerMillionTokens(60_000)), "$0.06/M");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `assay chat`: a conversation through a gateway, with who served each answer, its price and its standing.
 
 use crate::ask::{Answered, Gateway};
+use crate::home::Home;
+use crate::live::UrlArgs;
 use crate::output;
 use anyhow::{Context, Result};
 use assay_protocol::DurationMs;
@@ -8,17 +10,14 @@ use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
-pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Ask this one question and leave; without it, a conversation
     #[arg(value_name = "QUESTION")]
     question: Vec<String>,
 
-    /// The gateway's address
-    #[arg(long, env = "ASSAY_URL", default_value = DEFAULT_URL)]
-    url: String,
+    #[command(flatten)]
+    url: UrlArgs,
 
     /// The model, as in `GET /v1/models` [default: the first one there]
     #[arg(long)]
@@ -45,8 +44,8 @@ pub(crate) struct Args {
     verification: Option<String>,
 }
 
-pub(crate) async fn run(args: Args) -> Result<()> {
-    let gateway = Gateway::at(&args.url)?;
+pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
+    let gateway = args.url.gateway(home)?;
     let model = match &args.model {
         Some(model) => model.clone(),
         None => first_model(&gateway).await?,

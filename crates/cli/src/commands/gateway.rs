@@ -1,0 +1,181 @@
+//! `assay gateway run|status`: the consumer's side alone, on any market, and how it stands.
+
+use crate::commands::up::{CloudArgs, news_of};
+use crate::home::Home;
+use crate::live::{UrlArgs, provider_name};
+use crate::network::{self, NetworkArgs};
+use crate::output::{self, Table};
+use crate::tell::Tell;
+use crate::{interrupt, models, parse};
+use anyhow::{Context, Result};
+use assay_audit::{AuditPolicy, PartsPerMillion};
+use assay_chain::Key;
+use assay_gateway::{GatewayConfig, Status};
+use assay_openai::Fallback;
+use assay_protocol::MicroUsd;
+use std::net::SocketAddr;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Buy from a market's nodes and serve OpenAI's surface
+    Run(Box<RunArgs>),
+    /// What a gateway knows of its nodes, its money and its audits
+    Status {
+        #[command(flatten)]
+        url: UrlArgs,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// A model of `assay model list`, or the beginning of its name; its weights are for the audits
+    #[arg(long, default_value = models::DEFAULT)]
+    model: String,
+    /// Share of every provider's answers that is re-executed, as in 5% [default: 50% of its first 8, then 10%]
+    #[arg(long, value_parser = parse::share, value_name = "PERCENT")]
+    audit_rate: Option<PartsPerMillion>,
+    /// The most that it may put into channels in its life, in dollars
+    #[arg(long, value_parser = parse::dollars, default_value = "5", value_name = "DOLLARS")]
+    deposits_max: MicroUsd,
+    /// Mint the deposits' money where the stablecoin is the test dollar
+    #[arg(long)]
+    mint: bool,
+    /// Threads of an audit [default: all cores]
+    #[arg(long)]
+    threads: Option<usize>,
+    #[command(flatten)]
+    cloud: CloudArgs,
+}
+
+pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
+    match args.action {
+        Action::Run(args) => serve(*args, home).await,
+        Action::Status { url, json } => status(home, &url, json).await,
+    }
+}
+
+async fn serve(args: RunArgs, home: &Home) -> Result<()> {
+    let clouds = args.cloud.upstreams()?;
+    home.create()?;
+    crate::commands::up::check_port(args.listen)?;
+    let market = args.network.market(home).await?;
+    let payer = Key::load_or_create(&home.keys().join("payer.key"))?;
+    network::funds(&market, &payer, args.deposits_max, args.mint).await?;
+    let model = models::ready(home, &args.model).await?.loaded;
+    let name = model.name.clone();
+    let mut config = GatewayConfig::new(args.listen, home.gateway(), market, payer, vec![model]);
+    config.audit = args
+        .audit_rate
+        .map_or_else(AuditPolicy::default, AuditPolicy::flat);
+    config.audit_threads = args.threads.unwrap_or_else(crate::judge::threads);
+    config.spending.deposits_max = args.deposits_max;
+    config.fallback = if clouds.is_empty() {
+        Fallback::Never
+    } else {
+        Fallback::Cloud
+    };
+    config.clouds = clouds;
+    let gateway = assay_gateway::start(config)
+        .await
+        .context("cannot start the gateway")?;
+    println!(
+        "gateway  {}/v1 serves {name}; ctrl-c stops it",
+        gateway.url()
+    );
+    let client = crate::ask::Gateway::at(&gateway.url())?;
+    tokio::select! {
+        () = news_of(&client, Tell::new(false), |text| text.to_owned()) => {}
+        () = interrupt::asked() => {}
+    }
+    gateway.shutdown().await;
+    Ok(())
+}
+
+async fn status(home: &Home, url: &UrlArgs, json: bool) -> Result<()> {
+    let value = url.gateway(home)?.get("/assay/v1/status").await?;
+    if json {
+        return output::print_json(&value);
+    }
+    let status: Status =
+        serde_json::from_value(value).context("the gateway's status is of unknown shape")?;
+    let mut table = Table::new(&[
+        "node",
+        "state",
+        "in / out per million",
+        "answers",
+        "audited",
+        "first token",
+        "spent",
+        "why",
+    ]);
+    for provider in &status.providers {
+        let record = &provider.record;
+        let price = provider.offers.first().map_or("-".to_owned(), |offer| {
+            format!(
+                "{} / {}",
+                output::usd(MicroUsd(offer.price.input.0)),
+                output::usd(MicroUsd(offer.price.output.0))
+            )
+        });
+        let why = match (&record.bench, &provider.trouble) {
+            (Some(bench), _) => bench.reason.clone(),
+            (None, Some(trouble)) => trouble.clone(),
+            (None, None) => String::new(),
+        };
+        table.row([
+            provider_name(home, &provider.address),
+            provider.state.clone(),
+            price,
+            record.answers.to_string(),
+            format!("{} of them, {} honest", record.audited, record.found_honest),
+            record
+                .ttft_ms
+                .map_or("-".to_owned(), |ms| format!("{ms} ms")),
+            output::usd(record.spent),
+            why,
+        ]);
+    }
+    let models: Vec<String> = status
+        .models
+        .iter()
+        .map(|model| format!("{} ({} tokens)", model.name, model.context))
+        .collect();
+    println!("models    {}", models.join(", "));
+    println!("payer     {}", status.payer);
+    println!(
+        "balance   {} outside of its {} channels",
+        status.balance.map_or("unknown".to_owned(), output::usd),
+        status.lanes.len()
+    );
+    println!(
+        "spent     {}; unsettled vouchers could still claim {}",
+        output::usd(status.spent),
+        output::usd(status.at_risk)
+    );
+    println!(
+        "audits    {} of a provider's first {} answers, {} of the later ones",
+        status.audit.newcomer_rate, status.audit.newcomer_answers, status.audit.rate
+    );
+    if !status.clouds.is_empty() {
+        println!(
+            "clouds    {} (unverified, only when no node can serve)",
+            status.clouds.join(", ")
+        );
+    }
+    println!();
+    print!("{}", table.render(""));
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! A whole market in one process: the embedded chain, its nodes and a gateway, over one model in memory.
+//!
+//! Everything is found again on the next start: keys, chain, stakes, channels, receipts. Nothing here knows a
+//! terminal; `assay up` says what happens.
+
+mod chain;
+pub(crate) mod events;
+pub(crate) mod file;
+mod nodes;
+pub(crate) mod plan;
+
+use crate::home::{Home, HomeLock};
+use crate::refusal::refusal;
+use anyhow::Result;
+use assay_audit::AuditPolicy;
+use assay_chain::Market;
+use assay_gateway::{CloudUpstream, GatewayConfig, RunningGateway, StartError};
+use assay_model::LoadedModel;
+use assay_openai::Fallback;
+use assay_protocol::MicroUsd;
+pub(crate) use chain::serve as serve_chain;
+use file::MarketFile;
+use nodes::LocalNode;
+pub(crate) use nodes::STAKE;
+use plan::NodePlan;
+use std::net::SocketAddr;
+
+/// What to start.
+pub(crate) struct MarketPlan {
+    pub(crate) nodes: Vec<NodePlan>,
+    pub(crate) listen: SocketAddr,
+    pub(crate) rpc_listen: SocketAddr,
+    pub(crate) threads: usize,
+    pub(crate) audit: AuditPolicy,
+    pub(crate) clouds: Vec<CloudUpstream>,
+}
+
+/// A market that runs until it is stopped.
+pub(crate) struct LocalMarket {
+    pub(crate) file: MarketFile,
+    pub(crate) market: Market,
+    pub(crate) payer: assay_protocol::Address,
+    /// Whether the contracts were deployed by this start.
+    pub(crate) is_new: bool,
+    gateway: RunningGateway,
+    nodes: Vec<LocalNode>,
+    rpc: chain::RpcServer,
+    home: Home,
+    _lock: HomeLock,
+}
+
+impl LocalMarket {
+    pub(crate) async fn start(
+        home: &Home,
+        lock: HomeLock,
+        model: LoadedModel,
+        plan: MarketPlan,
+    ) -> Result<Self> {
+        let opened = chain::open(home).await?;
+        let rpc = chain::serve(&opened.chain, plan.rpc_listen).await?;
+        let payer = chain::funded_payer(home, &opened).await?;
+        let mut nodes = Vec::new();
+        for node in &plan.nodes {
+            nodes.push(nodes::start(home, &opened, &model, node, plan.threads).await?);
+        }
+        nodes::retire_others(home, &opened, &nodes).await?;
+        let mut config = GatewayConfig::new(
+            plan.listen,
+            home.gateway(),
+            opened.market.clone(),
+            payer.clone(),
+            vec![model.clone()],
+        );
+        config.audit = plan.audit;
+        config.audit_threads = plan.threads;
+        config.fallback = if plan.clouds.is_empty() {
+            Fallback::Never
+        } else {
+            Fallback::Cloud
+        };
+        config.clouds = plan.clouds;
+        let gateway = assay_gateway::start(config)
+            .await
+            .map_err(|error| cannot_start(error, plan.listen))?;
+        let file = MarketFile {
+            url: format!("http://{}", gateway.addr()),
+            rpc_url: rpc.url(),
+            model: model.name.clone(),
+            process: std::process::id(),
+            nodes: nodes.iter().map(LocalNode::entry).collect(),
+        };
+        file.write(home)?;
+        Ok(Self {
+            file,
+            market: opened.market,
+            payer: payer.address(),
+            is_new: opened.is_new,
+            gateway,
+            nodes,
+            rpc,
+            home: home.clone(),
+            _lock: lock,
+        })
+    }
+
+    /// Cashes every voucher that a node holds, so that nothing earned is only a promise.
+    pub(crate) async fn claim_all(&self) -> Result<()> {
+        for node in &self.nodes {
+            node.claim().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops in the order of the money: no new questions, then answers and claims, the chain last.
+    /// Returns what was claimed on the way.
+    pub(crate) async fn stop(self) -> Result<MicroUsd> {
+        self.gateway.shutdown().await;
+        let mut claimed = MicroUsd::ZERO;
+        let mut trouble = None;
+        // One node's trouble keeps no other from its money.
+        for node in self.nodes {
+            match node.stop().await {
+                Ok(amount) => claimed = claimed.checked_add(amount)?,
+                Err(error) => trouble = Some(error),
+            }
+        }
+        self.rpc.stop().await;
+        let _ = std::fs::remove_file(self.home.market_file());
+        trouble.map_or(Ok(claimed), Err)
+    }
+}
+
+fn cannot_start(error: StartError, listen: SocketAddr) -> anyhow::Error {
+    match &error {
+        StartError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+            refusal(
+                format!("{listen} is in use by another program"),
+                "choose another port with --listen 127.0.0.1:PORT",
+            )
+        }
+        _ => anyhow::Error::new(error).context("cannot start the gateway"),
+    }
+}

@@ -1,0 +1,153 @@
+//! The chain of a local market: opened or made, its contracts deployed once, its accounts funded with test dollars.
+//!
+//! Whatever a kill interrupts is done again on the next start; nothing is done twice that costs money.
+
+use crate::home::Home;
+use crate::refusal::refusal;
+use anyhow::{Context, Result};
+use assay_chain::{Chain, DeployParams, Deployment, EmbeddedConfig, Key, Market};
+use assay_protocol::{Address, MicroUsd};
+use std::net::SocketAddr;
+use std::path::Path;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What the buyer of a local market has to spend when it starts.
+const PAYER_FUNDS: MicroUsd = MicroUsd(100_000_000);
+
+pub(crate) struct OpenedChain {
+    pub(crate) chain: Chain,
+    pub(crate) market: Market,
+    /// Deploys, mints and relays on this chain.
+    pub(crate) operator: Key,
+    pub(crate) is_new: bool,
+}
+
+pub(crate) async fn open(home: &Home) -> Result<OpenedChain> {
+    let operator = Key::load_or_create(&home.keys().join("operator.key"))?;
+    let chain = Chain::embedded(EmbeddedConfig::at(home.chain_file())).await?;
+    let path = home.deployment();
+    let (market, is_new) = match read_deployment(&path)? {
+        Some(deployment) => {
+            let market = chain.market(deployment).await.map_err(|error| {
+                let next = format!(
+                    "move {} away to start a new market",
+                    home.chain_file().display()
+                );
+                anyhow::Error::new(error).context(refusal(
+                    "the chain on disk is not the one in deployment.json",
+                    next,
+                ))
+            })?;
+            (market, false)
+        }
+        None => {
+            let deployment = chain
+                .deploy(&operator, &DeployParams::devnet())
+                .await
+                .context("cannot deploy the contracts")?;
+            write_deployment(&path, &deployment)?;
+            (chain.market(deployment).await?, true)
+        }
+    };
+    Ok(OpenedChain {
+        chain,
+        market,
+        operator,
+        is_new,
+    })
+}
+
+fn read_deployment(path: &Path) -> Result<Option<Deployment>> {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let parsed = serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged", path.display()))?;
+            Ok(Some(parsed))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn write_deployment(path: &Path, deployment: &Deployment) -> Result<()> {
+    let fresh = path.with_extension("json.new");
+    std::fs::write(&fresh, serde_json::to_string_pretty(deployment)?)
+        .with_context(|| format!("cannot write {}", fresh.display()))?;
+    std::fs::rename(&fresh, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl OpenedChain {
+    /// Mints what an account lacks of `amount`.
+    pub(crate) async fn top_up(&self, account: Address, amount: MicroUsd) -> Result<()> {
+        let has = self.market.balance(account).await?;
+        if let Ok(lacks) = amount.checked_sub(has)
+            && lacks > MicroUsd::ZERO
+        {
+            self.market
+                .mint(&self.operator, account, lacks)
+                .await
+                .context("cannot mint test dollars")?;
+        }
+        Ok(())
+    }
+}
+
+/// The buyer's key, with money to spend.
+pub(crate) async fn funded_payer(home: &Home, opened: &OpenedChain) -> Result<Key> {
+    let payer = Key::load_or_create(&home.keys().join("payer.key"))?;
+    opened.top_up(payer.address(), PAYER_FUNDS).await?;
+    Ok(payer)
+}
+
+/// The chain's JSON-RPC for other programs, on a loopback port.
+pub(crate) struct RpcServer {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+pub(crate) async fn serve(chain: &Chain, listen: SocketAddr) -> Result<RpcServer> {
+    let embedded = chain
+        .as_embedded()
+        .context("only the embedded chain can be served")?;
+    let router = embedded.router();
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .map_err(|error| {
+            refusal(
+                format!("the chain cannot listen on {listen}: {error}"),
+                "choose another address with --rpc-listen",
+            )
+        })?;
+    let addr = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone().cancelled_owned();
+    let task = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router)
+            .with_graceful_shutdown(stopped)
+            .await
+        {
+            tracing::error!(%error, "the chain's JSON-RPC server failed");
+        }
+    });
+    Ok(RpcServer { addr, stop, task })
+}
+
+impl RpcServer {
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        // A client that keeps its connection open shall not keep the program.
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(std::time::Duration::from_secs(1), self.task)
+            .await
+            .is_err()
+        {
+            abort.abort();
+        }
+    }
+}

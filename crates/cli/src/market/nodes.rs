@@ -1,0 +1,183 @@
+//! The nodes of a local market: each with its own keys, ledger, price and stake, registered on the chain.
+
+use crate::home::Home;
+use crate::market::chain::OpenedChain;
+use crate::market::file::NodeEntry;
+use crate::market::plan::{Conduct, NodePlan};
+use anyhow::{Context, Result};
+use assay_chain::{Key, Registration};
+use assay_model::LoadedModel;
+use assay_node::dishonest::{SkipsLayers, Truncates};
+use assay_node::{NodeConfig, RunningNode, ServedModel};
+use assay_protocol::{Address, MicroUsd, StopReason};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// What each node of a local market puts at risk.
+pub(crate) const STAKE: MicroUsd = MicroUsd(25_000_000);
+/// Answers that one of several nodes on one machine makes at once.
+const SEQUENCES_MAX: usize = 4;
+/// Output tokens after which the truncating cheat stops.
+const TRUNCATED_AFTER: u32 = 6;
+
+pub(crate) struct LocalNode {
+    plan: NodePlan,
+    owner: Key,
+    running: RunningNode,
+}
+
+pub(crate) async fn start(
+    home: &Home,
+    opened: &OpenedChain,
+    model: &LoadedModel,
+    plan: &NodePlan,
+    threads: usize,
+) -> Result<LocalNode> {
+    let folder = home.node(&plan.name);
+    let owner = Key::load_or_create(&folder.join("owner.key"))?;
+    let hot = Key::load_or_create(&folder.join("offer.key"))?;
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut config = NodeConfig::new(
+        any_port,
+        folder,
+        opened.market.clone(),
+        owner.address(),
+        hot.clone(),
+    );
+    config.models = vec![ServedModel {
+        loaded: model.clone(),
+        price: plan.price,
+    }];
+    config.limits.threads = threads;
+    config.limits.sequences_max = SEQUENCES_MAX;
+    match plan.conduct {
+        Conduct::Honest => {}
+        Conduct::SkipsLayers => {
+            let layers = model.model.manifest().dims.layers as usize;
+            // Every third layer but the first and the last: cheaper by a third, and still fluent.
+            let skip = (1..layers.saturating_sub(1))
+                .filter(|layer| layer % 3 == 1)
+                .collect();
+            config.conduct = Arc::new(SkipsLayers { skip });
+        }
+        Conduct::Truncates => {
+            config.conduct = Arc::new(Truncates {
+                after: TRUNCATED_AFTER,
+                claim: StopReason::EndOfText,
+            });
+        }
+    }
+    register(opened, &owner, &hot, model)
+        .await
+        .with_context(|| format!("cannot register {}", plan.name))?;
+    let running = assay_node::start(config)
+        .await
+        .with_context(|| format!("cannot start {}", plan.name))?;
+    let node = LocalNode {
+        plan: plan.clone(),
+        owner,
+        running,
+    };
+    let known = opened.market.provider(node.address()).await?;
+    if known.is_none_or(|known| known.endpoint != node.endpoint()) {
+        opened
+            .market
+            .update_endpoint(&node.owner, &node.endpoint())
+            .await?;
+    }
+    Ok(node)
+}
+
+/// Brings the registry's entry to what runs here, but for the port, which is known once the node listens.
+async fn register(opened: &OpenedChain, owner: &Key, hot: &Key, model: &LoadedModel) -> Result<()> {
+    let market = &opened.market;
+    let models = vec![model.model.id()];
+    let Some(known) = market.provider(owner.address()).await? else {
+        opened.top_up(owner.address(), STAKE).await?;
+        let registration = Registration {
+            offer_key: hot.address(),
+            payout: owner.address(),
+            endpoint: "http://127.0.0.1:0".to_owned(),
+            models,
+            stake: STAKE,
+        };
+        market.register(owner, &registration).await?;
+        return Ok(());
+    };
+    if known.models != models {
+        market.update_models(owner, &models).await?;
+    }
+    if known.offer_key != hot.address() {
+        market.rotate_offer_key(owner, hot.address()).await?;
+    }
+    Ok(())
+}
+
+/// Nodes of an earlier start that this one does not run serve nothing any more.
+pub(crate) async fn retire_others(
+    home: &Home,
+    opened: &OpenedChain,
+    running: &[LocalNode],
+) -> Result<()> {
+    let Ok(folders) = std::fs::read_dir(home.nodes()) else {
+        return Ok(());
+    };
+    for folder in folders.flatten() {
+        let Ok(owner) = Key::load(&folder.path().join("owner.key")) else {
+            continue;
+        };
+        if running
+            .iter()
+            .any(|node| node.owner.address() == owner.address())
+        {
+            continue;
+        }
+        let serves = opened
+            .market
+            .provider(owner.address())
+            .await?
+            .is_some_and(|known| !known.models.is_empty());
+        if serves {
+            opened.market.update_models(&owner, &[]).await?;
+        }
+    }
+    Ok(())
+}
+
+impl LocalNode {
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.running.addr())
+    }
+
+    pub(crate) fn entry(&self) -> NodeEntry {
+        NodeEntry {
+            name: self.plan.name.clone(),
+            address: self.owner.address(),
+            endpoint: self.endpoint(),
+            price: self.plan.price,
+            conduct: self.plan.conduct,
+        }
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        self.owner.address()
+    }
+
+    pub(crate) async fn claim(&self) -> Result<()> {
+        let claimed = self.running.claim_now().await;
+        claimed.map_err(|error| anyhow::anyhow!("{} cannot claim: {error}", self.plan.name))?;
+        Ok(())
+    }
+
+    /// Lets running answers end and cashes the vouchers; returns what they were worth.
+    pub(crate) async fn stop(self) -> Result<MicroUsd> {
+        let report = self.running.shutdown().await;
+        match report.claim_error {
+            None => Ok(report.claimed),
+            Some(error) => anyhow::bail!(
+                "{} could not claim: {error}; the next start does",
+                self.plan.name
+            ),
+        }
+    }
+}
