@@ -1,5 +1,5 @@
-//! One suite on two chains: whatever holds on anvil holds on the embedded chain, through the same
-//! code. Each case says what a party may do and what the contracts refuse.
+//! One suite on every chain: whatever holds on anvil holds on the embedded chain, in-process and
+//! over HTTP, through the same code. Each case says what a party may do and what the contracts refuse.
 
 mod support;
 
@@ -11,7 +11,7 @@ use assay_protocol::channel::Voucher;
 use assay_protocol::{MicroUsd, Timestamp};
 use support::{Net, Scene, THOUSAND};
 
-fn on_both<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -> F) {
+fn on_every_chain<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -19,6 +19,7 @@ fn on_both<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -> F) {
         .expect("a runtime");
     runtime.block_on(async {
         case(Arc::new(Scene::new(Net::embedded().await).await)).await;
+        case(Arc::new(Scene::new(Net::served().await).await)).await;
         if let Some(net) = Net::anvil().await {
             case(Arc::new(Scene::new(net).await)).await;
         }
@@ -59,7 +60,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ChainError>) -> String {
 
 #[test]
 fn a_registered_provider_is_found_with_all_that_it_said() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let providers = scene.market.providers().await.unwrap();
         assert_eq!(providers.len(), 1);
         let provider = &providers[0];
@@ -81,7 +82,7 @@ fn a_registered_provider_is_found_with_all_that_it_said() {
 
 #[test]
 fn money_goes_from_the_payer_through_the_window_to_the_provider() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let market = &scene.market;
         let provider = scene.owner.address();
         scene.open(1, 5_000_000).await;
@@ -128,7 +129,7 @@ fn money_goes_from_the_payer_through_the_window_to_the_provider() {
 
 #[test]
 fn claims_of_many_channels_go_in_one_transaction_and_repeat_without_harm() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let mut claims = Vec::new();
         for salt in 1..=5 {
             scene.open(salt, 1_000_000).await;
@@ -153,7 +154,7 @@ fn claims_of_many_channels_go_in_one_transaction_and_repeat_without_harm() {
 
 #[test]
 fn refusals_say_the_figures() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let market = &scene.market;
         scene.open(1, 3).await;
         let over_balance = scene.voucher(1, 5, 5).await;
@@ -195,7 +196,7 @@ fn refusals_say_the_figures() {
 
 #[test]
 fn a_deposit_signed_for_one_channel_opens_no_other_and_works_once() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let market = &scene.market;
         let (config, other) = (scene.config(1).await, scene.config(2).await);
         let amount = MicroUsd(1_000_000);
@@ -227,7 +228,7 @@ fn a_deposit_signed_for_one_channel_opens_no_other_and_works_once() {
 
 #[test]
 fn the_payer_gets_unclaimed_money_back_at_once_with_consent_and_later_without() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let market = &scene.market;
         scene.open(1, 1_000_000).await;
         let config = scene.config(1).await;
@@ -267,7 +268,7 @@ fn the_payer_gets_unclaimed_money_back_at_once_with_consent_and_later_without() 
 
 #[test]
 fn stake_leaves_only_after_its_unbonding_and_the_provider_is_unlisted_first() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let market = &scene.market;
         let owner = scene.owner.address();
         market
@@ -296,7 +297,7 @@ fn stake_leaves_only_after_its_unbonding_and_the_provider_is_unlisted_first() {
 
 #[test]
 fn a_retired_offer_key_still_counts_for_its_time_and_for_no_other() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let market = &scene.market;
         let owner = scene.owner.address();
         let old = scene.offer.address();
@@ -319,7 +320,7 @@ fn a_retired_offer_key_still_counts_for_its_time_and_for_no_other() {
 
 #[test]
 fn many_senders_of_one_key_take_every_nonce_once() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let to = scene.net.key().await.address();
         let mints = (0..24).map(|_| {
             let (market, relay) = (scene.market.clone(), scene.relay.clone());
@@ -334,7 +335,7 @@ fn many_senders_of_one_key_take_every_nonce_once() {
 
 #[test]
 fn two_processes_with_one_key_heal_from_each_others_nonces() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         // A second handle does not share the first one's nonces, as another process would not.
         let other = scene.net.second_handle().await;
         let other = other
@@ -356,7 +357,7 @@ fn two_processes_with_one_key_heal_from_each_others_nonces() {
 
 #[test]
 fn a_deployment_of_another_chain_or_without_code_is_refused() {
-    on_both(|scene| async move {
+    on_every_chain(|scene| async move {
         let mut foreign = scene.market.deployment().clone();
         foreign.chain_id += 1;
         let refused = scene.net.chain.market(foreign).await;

@@ -24,19 +24,39 @@ pub(crate) struct Net {
 
 enum Time {
     Clock(Arc<AtomicU64>),
-    Anvil { child: Child, url: String },
+    /// The embedded chain behind its HTTP router, as another process sees it.
+    Served {
+        clock: Arc<AtomicU64>,
+        url: String,
+    },
+    Anvil {
+        child: Child,
+        url: String,
+    },
 }
 
 impl Net {
     pub(crate) async fn embedded() -> Net {
         let clock = Arc::new(AtomicU64::new(START));
-        let config = EmbeddedConfig::in_memory().with_clock({
-            let clock = clock.clone();
-            Arc::new(move || Timestamp(clock.load(Ordering::SeqCst)))
-        });
         Net {
-            chain: Chain::embedded(config).await.expect("the chain opens"),
+            chain: open(&clock).await,
             time: Time::Clock(clock),
+        }
+    }
+
+    /// The embedded chain through HTTP and JSON.
+    pub(crate) async fn served() -> Net {
+        let clock = Arc::new(AtomicU64::new(START));
+        let chain = open(&clock).await;
+        let router = chain.as_embedded().expect("this one is embedded").router();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Net {
+            chain: Chain::connect(&url).await.expect("it answers"),
+            time: Time::Served { clock, url },
         }
     }
 
@@ -78,7 +98,9 @@ impl Net {
     /// once only, so it is asked through a handle on the same chain.
     pub(crate) async fn second_handle(&self) -> Chain {
         match &self.time {
-            Time::Anvil { url, .. } => Chain::connect(url).await.expect("anvil answers"),
+            Time::Anvil { url, .. } | Time::Served { url, .. } => {
+                Chain::connect(url).await.expect("it answers")
+            }
             Time::Clock(_) => {
                 let embedded = self.chain.as_embedded().expect("this one is embedded");
                 Chain::attach(embedded).await.expect("it answers")
@@ -103,7 +125,7 @@ impl Net {
     /// Lets time pass.
     pub(crate) async fn advance(&self, seconds: u64) {
         match &self.time {
-            Time::Clock(clock) => {
+            Time::Clock(clock) | Time::Served { clock, .. } => {
                 clock.fetch_add(seconds, Ordering::SeqCst);
             }
             Time::Anvil { .. } => {
@@ -130,6 +152,13 @@ impl Net {
             .expect("there is a block");
         Timestamp(block.header.timestamp)
     }
+}
+
+async fn open(clock: &Arc<AtomicU64>) -> Chain {
+    let clock = clock.clone();
+    let config = EmbeddedConfig::in_memory()
+        .with_clock(Arc::new(move || Timestamp(clock.load(Ordering::SeqCst))));
+    Chain::embedded(config).await.expect("the chain opens")
 }
 
 impl Drop for Net {
