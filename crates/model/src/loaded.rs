@@ -5,8 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use assay_engine::Model;
 use assay_engine::layout::Section;
+use assay_engine::{Bytes, Model};
 use assay_protocol::{B256, TokenId, keccak256};
 
 use crate::template::{ChatMessage, ChatTemplate, TemplateError};
@@ -58,8 +58,13 @@ impl LoadedModel {
         // SAFETY: the map is read-only; imports replace model files by renaming, never in place.
         // Should another program shrink the file, this one ends by a signal.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        let model =
-            Model::open(Arc::new(map)).map_err(|error| OpenError::Load { path: at(), error })?;
+        Self::from_bytes(Arc::new(map), path, name)
+    }
+
+    /// Opens a model file's bytes; `path` is what messages call it.
+    pub fn from_bytes(bytes: Bytes, path: &Path, name: &str) -> Result<Self, OpenError> {
+        let at = || path.to_owned();
+        let model = Model::open(bytes).map_err(|error| OpenError::Load { path: at(), error })?;
         let manifest = model.manifest();
         let blob = |section, hash: B256, what| match model.blob(section) {
             Some(bytes) if keccak256(bytes) == hash => Ok(Some(bytes)),

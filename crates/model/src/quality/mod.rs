@@ -94,8 +94,17 @@ pub fn measure(
     loaded: &LoadedModel,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<QualityReport, QualityError> {
+    measure_on(gguf, loaded, &sequences(loaded)?, progress)
+}
+
+/// As [`measure`], over the caller's token sequences.
+pub fn measure_on(
+    gguf: &Gguf,
+    loaded: &LoadedModel,
+    texts: &[Text],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<QualityReport, QualityError> {
     let reference = Reference::new(gguf)?;
-    let texts = sequences(loaded)?;
     let total: usize = texts.iter().flat_map(|(_, s)| s).map(Vec::len).sum();
     let mut done = 0;
     let mut report = |done: usize| {
@@ -109,7 +118,7 @@ pub fn measure(
     let mut clamps = ClampCounts::default();
     let mut all = Vec::new();
     let mut per_text = Vec::new();
-    for (name, sequences) in &texts {
+    for (name, sequences) in texts {
         let mut comparisons = Vec::new();
         for tokens in sequences {
             let (found, clamped) = compare(&reference, loaded, tokens)?;
@@ -129,7 +138,7 @@ pub fn measure(
 }
 
 /// A text's name and its token sequences.
-type Text = (&'static str, Vec<Vec<TokenId>>);
+pub type Text = (&'static str, Vec<Vec<TokenId>>);
 
 /// The texts as token sequences; chats through the model's own template where it has one.
 fn sequences(loaded: &LoadedModel) -> Result<Vec<Text>, QualityError> {
@@ -163,6 +172,15 @@ fn sequences(loaded: &LoadedModel) -> Result<Vec<Text>, QualityError> {
     }
     texts.push(("chat", chats));
     Ok(texts)
+}
+
+/// The report's prose as one sequence.
+pub(crate) fn prose(loaded: &LoadedModel) -> Result<Vec<TokenId>, EncodeError> {
+    let options = EncodeOptions {
+        add_bos: true,
+        parse_special: false,
+    };
+    loaded.tokenizer.encode(TEXTS[0].1, options)
 }
 
 /// Reads `user: …` and `assistant: …`; a line that opens with neither continues the turn.
