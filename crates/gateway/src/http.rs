@@ -267,11 +267,10 @@ impl Reply {
             Part::Failed(error) => vec![frame(&error.json().to_string())],
             Part::Done(ending) => {
                 let usage = self.include_usage.then_some(ending.usage);
-                vec![
-                    event(&self.envelope.ending(ending.stop)),
-                    event(&self.envelope.closing(usage, ending.assay)),
-                    frame("[DONE]"),
-                ]
+                let events = self.envelope.end(ending.stop, usage, ending.assay);
+                let mut frames: Vec<String> = events.iter().map(event).collect();
+                frames.push(frame("[DONE]"));
+                frames
             }
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct App {
     pub(crate) workers: Vec<Worker>,
     pub(crate) till: Arc<Till>,
     pub(crate) offers: Offers,
+    /// Who may tokenize a prompt now.
+    pub(crate) readers: Semaphore,
     /// Places for running and waiting requests together.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) sessions: TaskTracker,

@@ -210,6 +210,12 @@ async fn take_order(app: &Arc<App>, request: Request) -> Result<(usize, Order), 
         request_id: random().map_err(unlucky)?,
         max_tokens: app.limits.max_tokens_default,
     };
+    let reading = tokio::time::timeout(app.limits.body_timeout, app.readers.acquire()).await;
+    let Ok(Ok(_reading)) = reading else {
+        return Err(ApiError::busy(
+            app.pace.retry_after_ms(app.limits.sequences_max),
+        ));
+    };
     let shared = Arc::clone(app);
     let task = tokio::task::spawn_blocking(move || order(&shared.wares[ware], request, fill));
     let order = task

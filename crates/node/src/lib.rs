@@ -1,5 +1,6 @@
 //! The provider's daemon: an OpenAI-compatible server that takes x402 vouchers, answers with an integer model, and
-//! signs a receipt for every answer. Start with [`start`]; the way of a request is [`order`](crate) → till → session.
+//! signs a receipt for every answer. Start with [`start`]; the way of a request is `http` → `order` → `till` →
+//! `session`, and the engine computes behind `worker`.
 //!
 //! Charges only what was served, never answers before the voucher is durable, never cuts a prompt silently. Reads no
 //! arguments and no environment.

@@ -27,6 +27,8 @@ use crate::order::Ware;
 use crate::till::Till;
 use crate::worker::Worker;
 
+/// Prompts tokenized at once: reading a prompt costs us work before anybody has paid.
+const READERS: usize = 4;
 /// How long connections may linger after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -55,6 +57,10 @@ pub enum StartError {
     OtherKey { registered: Address, held: Address },
     #[error("no model to serve: name at least one")]
     NoModel,
+    #[error(
+        "claims may wait {waits_s} s, but a payer can withdraw after {delay_s} s: claim more often"
+    )]
+    ClaimsTooLate { waits_s: u64, delay_s: u64 },
     #[error("cannot start the engine's thread: {0}")]
     Thread(std::io::Error),
 }
@@ -86,6 +92,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         return Err(StartError::NoModel);
     }
     let terms = terms(&config).await?;
+    check_claims(&config, &terms)?;
     let ledger = open_ledger(&config.data_dir, terms).await?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(|source| StartError::Listen {
@@ -147,6 +154,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
             limits.offer_validity.as_secs(),
         ),
         key: config.key,
+        readers: Semaphore::new(READERS),
         places: Arc::new(Semaphore::new(
             limits.sequences_max.saturating_add(limits.queue_max),
         )),
@@ -272,6 +280,21 @@ async fn terms(config: &NodeConfig) -> Result<Terms, StartError> {
     }
     let (channels, token) = (config.market.channel_domain(), config.market.token_domain());
     Ok(Terms::usual(channels, token, registered.vault, held))
+}
+
+/// Unclaimed money must be claimed before its payer can take it out, with time for a claim that fails once.
+fn check_claims(config: &NodeConfig, terms: &Terms) -> Result<(), StartError> {
+    let claims = &config.claims;
+    let waits_s = claims
+        .policy
+        .age_s
+        .saturating_add(claims.interval.as_secs().saturating_mul(2));
+    let delay_s = terms.withdraw_delay_s;
+    if waits_s < delay_s {
+        Ok(())
+    } else {
+        Err(StartError::ClaimsTooLate { waits_s, delay_s })
+    }
 }
 
 async fn open_ledger(data_dir: &std::path::Path, terms: Terms) -> Result<PayeeLedger, StartError> {

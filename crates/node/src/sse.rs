@@ -15,13 +15,14 @@ pub(crate) fn frames(envelope: &Envelope, include_usage: bool, part: Part) -> By
     match part {
         Part::Alive => Bytes::from_static(ALIVE),
         Part::Text { text, ids } => frame(&envelope.chunk(text, ids)),
-        Part::Failed(error) => [frame(&error.json()).as_ref(), DONE].concat().into(),
+        // No [DONE] after an error: nobody shall take a broken answer for a whole one.
+        Part::Failed(error) => frame(&error.json()),
         Part::Done(done) => {
-            let (ending, usage) = (envelope.ending(done.stop), done.usage);
-            let closing = envelope.closing(include_usage.then_some(usage), extension(*done));
-            [frame(&ending).as_ref(), frame(&closing).as_ref(), DONE]
-                .concat()
-                .into()
+            let (stop, usage) = (done.stop, include_usage.then_some(done.usage));
+            let events = envelope.end(stop, usage, extension(*done));
+            let mut bytes = events.iter().flat_map(frame::<Answer>).collect::<Vec<u8>>();
+            bytes.extend_from_slice(DONE);
+            bytes.into()
         }
     }
 }

@@ -385,6 +385,12 @@ async fn a_node_that_the_registry_does_not_know_does_not_start() {
         Err(StartError::OtherKey { .. })
     ));
     let mut config = world.config();
+    config.claims.policy.age_s = 3_600;
+    assert!(matches!(
+        assay_node::start(config).await,
+        Err(StartError::ClaimsTooLate { .. })
+    ));
+    let mut config = world.config();
     config.models.clear();
     assert!(matches!(
         assay_node::start(config).await,

@@ -191,7 +191,7 @@ impl Envelope {
         self.part(None, Some(finish_reason(stop).to_owned()))
     }
 
-    /// The last event before `[DONE]`: no choice, but usage if asked for, and the receipt.
+    /// An event without a choice: usage if asked for, and the receipt.
     pub fn closing(&self, usage: Option<Usage>, assay: AssayAnswer) -> Answer {
         let object = if self.surface == Surface::Chat {
             "chat.completion.chunk"
@@ -202,6 +202,19 @@ impl Envelope {
         answer.usage = usage.map(Into::into);
         answer.assay = Some(assay);
         answer
+    }
+
+    /// The last events before `[DONE]`: why the answer ends, the receipt, and usage if it was asked for. OpenAI sends a
+    /// chunk without choices only to who asked for usage, and other clients index into the choices.
+    pub fn end(&self, stop: StopReason, usage: Option<Usage>, assay: AssayAnswer) -> Vec<Answer> {
+        let mut ending = self.ending(stop);
+        match usage {
+            Some(usage) => vec![ending, self.closing(Some(usage), assay)],
+            None => {
+                ending.assay = Some(assay);
+                vec![ending]
+            }
+        }
     }
 
     fn part(&self, text: Option<String>, finish_reason: Option<String>) -> Answer {

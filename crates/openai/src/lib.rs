@@ -12,5 +12,7 @@ mod sampler;
 
 pub use answer::*;
 pub use error::{ApiError, ErrorBody};
-pub use request::{AssayRequest, Fallback, Input, Limits, Message, Request, parse_chat, parse_completion};
+pub use request::{
+    AssayRequest, Fallback, Input, Limits, Message, Request, parse_chat, parse_completion,
+};
 pub use sampler::SamplerDraft;

@@ -195,7 +195,13 @@ pub fn accept(
     }
     let base = account.map_or(chain.claimed, |account| account.charged.max(chain.claimed));
     let got = presented.voucher.voucher.max_claimable;
-    let expected = MicroUsd(base.0.saturating_add(presented.offered.0));
+    let Ok(expected) = base.checked_add(presented.offered) else {
+        let needed = MicroUsd(u64::MAX);
+        return Err(Refusal::AboveBalance {
+            needed,
+            balance: chain.balance,
+        });
+    };
     if got != expected {
         return Err(Refusal::WrongBase { expected, got });
     }
