@@ -91,7 +91,8 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
             .chunks_exact(seen)
             .zip(out.chunks_exact_mut(head_dim))
         {
-            if let Some(alone) = softmax(scores, &query, e, &mut p[lead..lead + seen]) {
+            let shares = &mut p[lead..lead + seen];
+            if let Some(alone) = path.run(|| softmax(scores, &query, e, shares)) {
                 for (element, out) in out.iter_mut().enumerate() {
                     *out = i32::from(cache.value(layer, kv_head, from + alone, element)) << 15;
                 }
@@ -104,6 +105,7 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
 
 /// Shares of all seen positions; where one alone has the whole share of 2^15, which 16 bits do not
 /// hold, that position instead.
+#[inline(always)]
 fn softmax(scores: &[i64], query: &Query<'_>, e: &mut Vec<u32>, p: &mut [i16]) -> Option<usize> {
     let max = scores.iter().copied().max().unwrap_or(0);
     e.clear();

@@ -14,6 +14,10 @@ use crate::model::Model;
 use crate::ops;
 use crate::run::{CHUNK, RunError, check_tokens};
 
+/// Tokens that a step prefills while others wait for their next token: a long prompt holds nobody up
+/// for long.
+const CHUNK_BESIDE_DECODING: usize = 32;
+
 /// What a batcher may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
@@ -162,14 +166,17 @@ impl Batcher {
 
     /// One pass over everything that is ready.
     pub fn step(&mut self) -> Vec<Event> {
-        // Those that wait for one token each go first; what is left of the step's budget prefills, oldest
-        // first.
+        // All that wait for one token get it; the step's budget prefills the others, oldest first.
         let decoding = self
             .sequences
             .iter()
             .filter(|s| s.pending().len() == 1)
             .count();
-        let mut budget = CHUNK.saturating_sub(decoding).max(1);
+        let mut budget = if decoding == 0 {
+            CHUNK
+        } else {
+            CHUNK_BESIDE_DECODING
+        };
         let mut spans = Vec::new();
         let mut ready = Vec::new();
         let mut row = 0;

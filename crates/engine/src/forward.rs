@@ -2,8 +2,6 @@
 //! ones. Threads share out rows and tokens; the bits do not depend on how, nor on what else is in the
 //! batch. `reference` is the same pass written plainly.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use assay_protocol::TokenId;
 use assay_protocol::manifest::Fractions;
 
@@ -11,8 +9,9 @@ use crate::attend::{Query, attend, first_seen};
 use crate::cache::{Cache, Shape};
 use crate::calibrate;
 use crate::clamps::{ClampCounts, Clamps};
-use crate::kernels::{self, Output, Path, Vectors};
-use crate::model::{Inner, Layer, Linear, Model};
+use crate::crew::{Crew, Product};
+use crate::kernels::{Path, Vectors};
+use crate::model::{Inner, Layer, Model, Norm};
 use crate::ops;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -24,8 +23,7 @@ const LOGITS_MAX: usize = 1 << 23;
 /// A model with threads and memory to run it.
 pub(crate) struct Runner {
     model: Model,
-    pool: Pool,
-    path: Path,
+    crew: Crew,
     work: Work,
     clamps: Clamps,
 }
@@ -60,24 +58,14 @@ struct Work {
     logits: Vec<i32>,
 }
 
-/// A matrix and where in a token's outputs it writes.
-struct Product<'a> {
-    linear: &'a Linear,
-    /// Added to the linear's shift.
-    fraction: i32,
-    offset: usize,
-}
-
 impl Runner {
     pub(crate) fn new(model: &Model, threads: usize) -> Runner {
-        Runner::on(Path::detect(), model, threads)
-    }
-
-    pub(crate) fn on(path: Path, model: &Model, threads: usize) -> Runner {
         Runner {
             model: model.clone(),
-            pool: Pool::new(threads.max(1)),
-            path,
+            crew: Crew {
+                pool: Pool::new(threads.max(1)),
+                path: Path::detect(),
+            },
             work: Work::default(),
             clamps: Clamps::default(),
         }
@@ -164,7 +152,7 @@ impl Runner {
                 })
         });
         let Runner {
-            work, pool, clamps, ..
+            work, crew, clamps, ..
         } = self;
         work.rows.clear();
         work.rows.extend(rows);
@@ -172,7 +160,7 @@ impl Runner {
         work.x.resize(work.rows.len() * width, 0);
         let (rows, x) = (&work.rows, Shared::new(&mut work.x));
         let embedding = inner.embedding.view(inner);
-        pool.run(rows.len(), &|t| {
+        crew.pool.run(rows.len(), &|t| {
             // Safety: one task a token.
             let x = unsafe { x.slice(t * width..(t + 1) * width) };
             let token = rows[t].token as usize;
@@ -200,50 +188,31 @@ impl Runner {
         );
         let stride = q + 2 * kv;
         let Runner {
-            work,
-            pool,
-            path,
-            clamps,
-            ..
+            work, crew, clamps, ..
         } = self;
+        let path = crew.path;
         work.wide.resize(work.rows.len() * stride, 0);
         let products = [
-            Product {
-                linear: &layer.q,
-                fraction: 0,
-                offset: 0,
-            },
-            Product {
-                linear: &layer.k,
-                fraction: 0,
-                offset: q,
-            },
-            Product {
-                linear: &layer.v,
-                fraction: 0,
-                offset: q + kv,
-            },
+            Product::new(&layer.q, 0),
+            Product::new(&layer.k, q),
+            Product::new(&layer.v, q + kv),
         ];
-        clamps.qkv.add(multiply(
-            inner,
-            pool,
-            *path,
-            &products,
-            &work.input,
-            &mut work.wide,
-            stride,
-        ));
+        clamps
+            .qkv
+            .add(crew.multiply(inner, &products, &work.input, &mut work.wide, stride));
         let Some(gemma) = &layer.gemma else { return };
         let (wide, dim) = (Shared::new(&mut work.wide), dims.head_dim as usize);
-        pool.run(work.rows.len(), &|t| {
+        crew.pool.run(work.rows.len(), &|t| {
             // Safety: one task a token.
             let wide = unsafe { wide.slice(t * stride..(t + 1) * stride) };
             let (heads, rest) = wide.split_at_mut(q);
             for head in heads.chunks_exact_mut(dim) {
-                tokenwise::normalize_head(head, &gemma.q_norm);
+                crew.path
+                    .run(|| tokenwise::normalize_head(head, &gemma.q_norm));
             }
             for head in rest[..kv].chunks_exact_mut(dim) {
-                tokenwise::normalize_head(head, &gemma.k_norm);
+                crew.path
+                    .run(|| tokenwise::normalize_head(head, &gemma.k_norm));
             }
         });
     }
@@ -287,12 +256,9 @@ impl Runner {
         let kv_heads = dims.kv_heads as usize;
         let (q_len, kv_len) = (dims.heads as usize * dim, kv_heads * dim);
         let Runner {
-            work,
-            pool,
-            path,
-            clamps,
-            ..
+            work, crew, clamps, ..
         } = self;
+        let path = crew.path;
         let count = work.rows.len();
         work.q.resize(count * q_len, 0);
         work.k.resize(count * kv_len, 0);
@@ -307,7 +273,7 @@ impl Runner {
                 Shared::new(&mut work.k),
                 Shared::new(&mut work.v),
             );
-            pool.run(count, &|t| {
+            crew.pool.run(count, &|t| {
                 // Safety: one task a token.
                 let (q, k, v) = unsafe {
                     let kv = t * kv_len..(t + 1) * kv_len;
@@ -322,7 +288,10 @@ impl Runner {
                 let turn = |heads: &[i32], f: i8, out: &mut [i16]| {
                     let heads = heads.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
                     heads
-                        .map(|(h, out)| tokenwise::rope(h, at, inner.pairing, f.into(), out))
+                        .map(|(h, out)| {
+                            crew.path
+                                .run(|| tokenwise::rope(h, at, inner.pairing, f.into(), out))
+                        })
                         .sum()
                 };
                 clamps.qk.add(turn(&wide[..q_len], fractions.q, q));
@@ -347,7 +316,7 @@ impl Runner {
             let csh = i32::from(scale.csh) + i32::from(fractions.q) + i32::from(fractions.k);
             let group = q_len / kv_heads;
             // The latest tokens see most: first, so that no thread is left alone with one.
-            pool.run(count * kv_heads, &|task| {
+            crew.pool.run(count * kv_heads, &|task| {
                 let (t, kv_head) = (count - 1 - task / kv_heads, task % kv_heads);
                 let at = t * q_len + kv_head * group;
                 // Safety: one task a token and key head.
@@ -363,12 +332,13 @@ impl Runner {
                     csh,
                     exp: &inner.exp,
                 };
-                attend(*path, query, &q[at..at + group], dim, out);
+                attend(path, query, &q[at..at + group], dim, out);
             });
         }
         let mixed = &work.mixed;
-        fill(pool, &mut work.input, count, q_len, &|t, x| {
-            tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], x)
+        crew.fill(&mut work.input, count, q_len, &|t, x| {
+            crew.path
+                .run(|| tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], x))
         });
         let o = Product {
             linear: &layer.o,
@@ -386,45 +356,22 @@ impl Runner {
     fn mlp(&mut self, inner: &Inner, layer: &Layer) {
         self.norm_input(inner, &layer.ffn_norm);
         let Runner {
-            work,
-            pool,
-            path,
-            clamps,
-            ..
+            work, crew, clamps, ..
         } = self;
+        let path = crew.path;
         let (count, ffn) = (work.rows.len(), inner.manifest.dims.ffn as usize);
         work.wide.resize(count * 2 * ffn, 0);
-        let products = [
-            Product {
-                linear: &layer.gate,
-                fraction: 0,
-                offset: 0,
-            },
-            Product {
-                linear: &layer.up,
-                fraction: 0,
-                offset: ffn,
-            },
-        ];
-        clamps.mlp.add(multiply(
-            inner,
-            pool,
-            *path,
-            &products,
-            &work.input,
-            &mut work.wide,
-            2 * ffn,
-        ));
+        let products = [Product::new(&layer.gate, 0), Product::new(&layer.up, ffn)];
+        clamps
+            .mlp
+            .add(crew.multiply(inner, &products, &work.input, &mut work.wide, 2 * ffn));
         let wide = &work.wide;
-        fill(pool, &mut work.input, count, ffn, &|t, x| {
+        crew.fill(&mut work.input, count, ffn, &|t, x| {
             let (gate, up) = wide[t * 2 * ffn..(t + 1) * 2 * ffn].split_at(ffn);
-            tokenwise::product(gate, up, &inner.act, x)
+            crew.path
+                .run(|| tokenwise::product(gate, up, &inner.act, x))
         });
-        let down = Product {
-            linear: &layer.down,
-            fraction: 0,
-            offset: 0,
-        };
+        let down = Product::new(&layer.down, 0);
         self.branch(
             inner,
             down,
@@ -433,44 +380,37 @@ impl Runner {
     }
 
     /// All tokens' residuals, normalized, as the next matrix's input.
-    fn norm_input(&mut self, inner: &Inner, norm: &crate::model::Norm) {
-        let Runner { work, pool, .. } = self;
+    fn norm_input(&mut self, inner: &Inner, norm: &Norm) {
+        let Runner { work, crew, .. } = self;
+        let path = crew.path;
         let (x, width) = (&work.x, inner.manifest.dims.width as usize);
-        fill(pool, &mut work.input, work.rows.len(), width, &|t, out| {
-            tokenwise::normalize(&x[t * width..(t + 1) * width], norm, out)
+        crew.fill(&mut work.input, work.rows.len(), width, &|t, out| {
+            crew.path
+                .run(|| tokenwise::normalize(&x[t * width..(t + 1) * width], norm, out))
         });
     }
 
     /// A matrix's result added to the residual.
-    fn branch(&mut self, inner: &Inner, product: Product<'_>, post: Option<&crate::model::Norm>) {
+    fn branch(&mut self, inner: &Inner, product: Product<'_>, post: Option<&Norm>) {
         let Runner {
-            work,
-            pool,
-            path,
-            clamps,
-            ..
+            work, crew, clamps, ..
         } = self;
+        let path = crew.path;
         let width = inner.manifest.dims.width as usize;
         work.branch.resize(work.rows.len() * width, 0);
         let products = [product];
-        clamps.branch.add(multiply(
-            inner,
-            pool,
-            *path,
-            &products,
-            &work.input,
-            &mut work.branch,
-            width,
-        ));
+        clamps
+            .branch
+            .add(crew.multiply(inner, &products, &work.input, &mut work.branch, width));
         let (x, branch) = (Shared::new(&mut work.x), Shared::new(&mut work.branch));
         let fraction = inner.manifest.residual_fraction.into();
-        pool.run(work.rows.len(), &|t| {
+        crew.pool.run(work.rows.len(), &|t| {
             let range = t * width..(t + 1) * width;
             // Safety: one task a token.
             let (x, branch) = unsafe { (x.slice(range.clone()), branch.slice(range)) };
             clamps
                 .residual
-                .add(tokenwise::add(x, branch, post, fraction));
+                .add(path.run(|| tokenwise::add(x, branch, post, fraction)));
         });
     }
 
@@ -486,36 +426,25 @@ impl Runner {
         let dims = &inner.manifest.dims;
         let (vocab, width) = (dims.vocab as usize, dims.width as usize);
         let Runner {
-            work,
-            pool,
-            path,
-            clamps,
-            ..
+            work, crew, clamps, ..
         } = self;
+        let path = crew.path;
         let mut results: Vec<R> = tokens.iter().map(|_| R::default()).collect();
         let at_once = (LOGITS_MAX / vocab).clamp(1, 64);
         for (tokens, results) in tokens.chunks(at_once).zip(results.chunks_mut(at_once)) {
             let x = &work.x;
-            fill(pool, &mut work.input, tokens.len(), width, &|i, out| {
-                tokenwise::normalize(&x[tokens[i] * width..][..width], &inner.final_norm, out)
+            crew.fill(&mut work.input, tokens.len(), width, &|i, out| {
+                path.run(|| {
+                    tokenwise::normalize(&x[tokens[i] * width..][..width], &inner.final_norm, out)
+                })
             });
             work.logits.resize(tokens.len() * vocab, 0);
-            let head = [Product {
-                linear: &inner.head,
-                fraction: 0,
-                offset: 0,
-            }];
-            clamps.logits.add(multiply(
-                inner,
-                pool,
-                *path,
-                &head,
-                &work.input,
-                &mut work.logits,
-                vocab,
-            ));
+            let head = [Product::new(&inner.head, 0)];
+            clamps
+                .logits
+                .add(crew.multiply(inner, &head, &work.input, &mut work.logits, vocab));
             let (logits, results) = (&work.logits, Shared::new(results));
-            pool.run(tokens.len(), &|i| {
+            crew.pool.run(tokens.len(), &|i| {
                 // Safety: one task a token.
                 let result = unsafe { results.slice(i..i + 1) };
                 result[0] = each(tokens[i], &logits[i * vocab..(i + 1) * vocab]);
@@ -523,69 +452,4 @@ impl Runner {
         }
         results
     }
-}
-
-/// Makes the next matrix's inputs, one token a task.
-fn fill(
-    pool: &Pool,
-    input: &mut Vectors,
-    count: usize,
-    cols: usize,
-    each: &(dyn Fn(usize, &mut [i16]) -> i32 + Sync),
-) {
-    input.resize(count, cols);
-    {
-        let (x, e) = (Shared::new(&mut input.x), Shared::new(&mut input.e));
-        pool.run(count, &|t| {
-            // Safety: one task a token.
-            let (x, e) = unsafe { (x.slice(t * cols..(t + 1) * cols), e.slice(t..t + 1)) };
-            e[0] = each(t, x);
-        });
-    }
-    input.prepare();
-}
-
-/// Several matrices over the same inputs, rows shared out among the threads; gives how many results
-/// stand at their limit.
-fn multiply(
-    inner: &Inner,
-    pool: &Pool,
-    path: Path,
-    products: &[Product<'_>],
-    input: &Vectors,
-    out: &mut [i32],
-    stride: usize,
-) -> u64 {
-    const ROWS_MIN: usize = 16;
-    const ROWS_MAX: usize = 512;
-    let views: Vec<_> = products
-        .iter()
-        .map(|product| product.linear.matrix.view(inner))
-        .collect();
-    let total: usize = views.iter().map(|view| view.rows).sum();
-    let step = (total / (pool.threads() * 4))
-        .next_multiple_of(ROWS_MIN)
-        .clamp(ROWS_MIN, ROWS_MAX);
-    let tasks: Vec<(usize, usize)> = views
-        .iter()
-        .enumerate()
-        .flat_map(|(index, view)| (0..view.rows).step_by(step).map(move |row| (index, row)))
-        .collect();
-    let (out, clamped) = (Shared::new(out), AtomicU64::new(0));
-    pool.run(tasks.len(), &|task| {
-        let (index, row) = tasks[task];
-        let (view, product) = (&views[index], &products[index]);
-        let output = Output {
-            to: &out,
-            stride,
-            offset: product.offset,
-            shift: product.linear.shift + product.fraction,
-            limit: product.linear.limit,
-        };
-        let rows = row..(row + step).min(view.rows);
-        // Safety: tasks have different rows or, by their offsets, different matrices.
-        let count = unsafe { kernels::matmul(path, view, rows, input, &output) };
-        clamped.fetch_add(count, Ordering::Relaxed);
-    });
-    clamped.into_inner()
 }

@@ -8,6 +8,7 @@ mod bounds;
 mod cache;
 pub mod calibrate;
 mod clamps;
+mod crew;
 mod forward;
 mod kernels;
 pub mod layout;

@@ -12,6 +12,7 @@ thread_local! {
 }
 
 /// Makes `len` wide values, then their 12-bit form under one exponent, which it returns.
+#[inline(always)]
 fn bfp(len: usize, base: i32, x: &mut [i16], fill: impl FnOnce(&mut [i64])) -> i32 {
     WIDE.with_borrow_mut(|wide| {
         wide.resize(len, 0);
@@ -21,6 +22,7 @@ fn bfp(len: usize, base: i32, x: &mut [i16], fill: impl FnOnce(&mut [i64])) -> i
 }
 
 /// RMS norm before a matrix.
+#[inline(always)]
 pub(crate) fn normalize(x: &[i32], norm: &Norm, out: &mut [i16]) -> i32 {
     let inverse = ops::norm::inverse_root(ops::norm::sum_of_squares(x, norm.eps));
     bfp(x.len(), crate::model::BASE_NORM, out, |wide| {
@@ -31,6 +33,7 @@ pub(crate) fn normalize(x: &[i32], norm: &Norm, out: &mut [i16]) -> i32 {
 }
 
 /// RMS norm that no matrix follows, in place and from any fraction to `fraction`.
+#[inline(always)]
 pub(crate) fn normalize_to(x: &mut [i32], norm: &Norm, fraction: i32) {
     let inverse = ops::norm::inverse_root(ops::norm::sum_of_squares(x, norm.eps));
     for (x, gain) in x.iter_mut().zip(&norm.gains) {
@@ -40,11 +43,13 @@ pub(crate) fn normalize_to(x: &mut [i32], norm: &Norm, fraction: i32) {
 }
 
 /// QK-norm of one head, to Q.12.
+#[inline(always)]
 pub(crate) fn normalize_head(head: &mut [i32], norm: &Norm) {
     normalize_to(head, norm, F_INNER);
 }
 
 /// Turns one head and quantizes it.
+#[inline(always)]
 pub(crate) fn rope(
     head: &[i32],
     at: RopeRow<'_>,
@@ -63,6 +68,7 @@ pub(crate) fn rope(
 }
 
 /// The largest magnitude of a head once turned, at Q.26.
+#[inline(always)]
 pub(crate) fn rope_max(head: &[i32], at: RopeRow<'_>, pairing: Pairing) -> i64 {
     let n = at.frequencies();
     (0..n)
@@ -75,6 +81,7 @@ pub(crate) fn rope_max(head: &[i32], at: RopeRow<'_>, pairing: Pairing) -> i64 {
         .unwrap_or(0)
 }
 
+#[inline(always)]
 pub(crate) fn quantize_v(v: &[i32], f: i32, out: &mut [i16]) -> u64 {
     for (out, v) in out.iter_mut().zip(v) {
         *out = ops::attention::quantize_v(*v, f);
@@ -83,6 +90,7 @@ pub(crate) fn quantize_v(v: &[i32], f: i32, out: &mut [i16]) -> u64 {
 }
 
 /// The mixed heads before the output matrix.
+#[inline(always)]
 pub(crate) fn mixed(heads: &[i32], out: &mut [i16]) -> i32 {
     bfp(heads.len(), crate::model::BASE_MIX, out, |wide| {
         for (v, a) in wide.iter_mut().zip(heads) {
@@ -92,6 +100,7 @@ pub(crate) fn mixed(heads: &[i32], out: &mut [i16]) -> i32 {
 }
 
 /// `act(gate)·up` before the down matrix.
+#[inline(always)]
 pub(crate) fn product(gate: &[i32], up: &[i32], act: &[u16], out: &mut [i16]) -> i32 {
     bfp(gate.len(), crate::model::BASE_MLP, out, |wide| {
         for ((v, g), u) in wide.iter_mut().zip(gate).zip(up) {
@@ -101,6 +110,7 @@ pub(crate) fn product(gate: &[i32], up: &[i32], act: &[u16], out: &mut [i16]) ->
 }
 
 /// Adds a branch to the residual, through gemma's post-norm where there is one.
+#[inline(always)]
 pub(crate) fn add(x: &mut [i32], branch: &mut [i32], post: Option<&Norm>, fraction: i32) -> u64 {
     if let Some(norm) = post {
         normalize_to(branch, norm, fraction);
@@ -111,6 +121,7 @@ pub(crate) fn add(x: &mut [i32], branch: &mut [i32], post: Option<&Norm>, fracti
     count(x.iter().copied(), RESIDUAL_MAX)
 }
 
+#[inline(always)]
 fn count(values: impl Iterator<Item = i32>, limit: i32) -> u64 {
     values.map(|v| u64::from(v.abs() == limit)).sum()
 }

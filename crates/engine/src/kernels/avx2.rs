@@ -8,6 +8,11 @@ use super::{Dots, Vectors, portable};
 use crate::layout::{Format, MatrixView};
 
 #[target_feature(enable = "avx2")]
+pub(super) fn run<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[target_feature(enable = "avx2")]
 pub(super) fn row_sum(matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) -> i64 {
     portable::row_sum_body(matrix, row, w)
 }

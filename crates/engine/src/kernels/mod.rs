@@ -34,6 +34,17 @@ impl Path {
         }
         Path::Portable
     }
+
+    /// Runs `f` compiled for the path: plain code that is inlined into it may use wider registers.
+    #[inline(always)]
+    pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        match self {
+            Path::Portable => f(),
+            // Safety: `Path::Avx2` is made only where the CPU has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => unsafe { avx2::run(f) },
+        }
+    }
 }
 
 /// Calls the same function of the path's module.

@@ -1,0 +1,101 @@
+//! The threads and kernels of a pass, and the two things that they share out: making a matrix's inputs
+//! token by token, and multiplying row by row. Neither depends on how the work is shared out.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::kernels::{self, Output, Path, Vectors};
+use crate::model::{Inner, Linear};
+use crate::pool::Pool;
+use crate::shared::Shared;
+
+/// Rows of a matrix that one task takes.
+const ROWS_MIN: usize = 16;
+const ROWS_MAX: usize = 512;
+
+/// Threads, and the kernels that they run.
+pub(crate) struct Crew {
+    pub(crate) pool: Pool,
+    pub(crate) path: Path,
+}
+
+/// A matrix and where in a token's outputs it writes.
+pub(crate) struct Product<'a> {
+    pub(crate) linear: &'a Linear,
+    /// Added to the linear's shift.
+    pub(crate) fraction: i32,
+    pub(crate) offset: usize,
+}
+
+impl<'a> Product<'a> {
+    pub(crate) fn new(linear: &'a Linear, offset: usize) -> Self {
+        Product {
+            linear,
+            fraction: 0,
+            offset,
+        }
+    }
+}
+
+impl Crew {
+    /// Makes a matrix's inputs, one token a task: `each` writes a token's vector and gives its exponent.
+    pub(crate) fn fill(
+        &self,
+        input: &mut Vectors,
+        count: usize,
+        cols: usize,
+        each: &(dyn Fn(usize, &mut [i16]) -> i32 + Sync),
+    ) {
+        input.resize(count, cols);
+        {
+            let (x, e) = (Shared::new(&mut input.x), Shared::new(&mut input.e));
+            self.pool.run(count, &|t| {
+                // Safety: one task a token.
+                let (x, e) = unsafe { (x.slice(t * cols..(t + 1) * cols), e.slice(t..t + 1)) };
+                e[0] = each(t, x);
+            });
+        }
+        input.prepare();
+    }
+
+    /// Several matrices over the same inputs; a token's outputs are `stride` apart. Gives how many results
+    /// stand at their limit.
+    pub(crate) fn multiply(
+        &self,
+        inner: &Inner,
+        products: &[Product<'_>],
+        input: &Vectors,
+        out: &mut [i32],
+        stride: usize,
+    ) -> u64 {
+        let views: Vec<_> = products
+            .iter()
+            .map(|product| product.linear.matrix.view(inner))
+            .collect();
+        let total: usize = views.iter().map(|view| view.rows).sum();
+        let step = (total / (self.pool.threads() * 4))
+            .next_multiple_of(ROWS_MIN)
+            .clamp(ROWS_MIN, ROWS_MAX);
+        let tasks: Vec<(usize, usize)> = views
+            .iter()
+            .enumerate()
+            .flat_map(|(index, view)| (0..view.rows).step_by(step).map(move |row| (index, row)))
+            .collect();
+        let (out, clamped, path) = (Shared::new(out), AtomicU64::new(0), self.path);
+        self.pool.run(tasks.len(), &|task| {
+            let (index, row) = tasks[task];
+            let (view, product) = (&views[index], &products[index]);
+            let output = Output {
+                to: &out,
+                stride,
+                offset: product.offset,
+                shift: product.linear.shift + product.fraction,
+                limit: product.linear.limit,
+            };
+            let rows = row..(row + step).min(view.rows);
+            // Safety: tasks have different rows or, by their offsets, different matrices.
+            let count = unsafe { kernels::matmul(path, view, rows, input, &output) };
+            clamped.fetch_add(count, Ordering::Relaxed);
+        });
+        clamped.into_inner()
+    }
+}
