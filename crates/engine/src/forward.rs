@@ -207,12 +207,10 @@ impl Runner {
             let wide = unsafe { wide.slice(t * stride..(t + 1) * stride) };
             let (heads, rest) = wide.split_at_mut(q);
             for head in heads.chunks_exact_mut(dim) {
-                crew.path
-                    .run(|| tokenwise::normalize_head(head, &gemma.q_norm));
+                path.run(|| tokenwise::normalize_head(head, &gemma.q_norm));
             }
             for head in rest[..kv].chunks_exact_mut(dim) {
-                crew.path
-                    .run(|| tokenwise::normalize_head(head, &gemma.k_norm));
+                path.run(|| tokenwise::normalize_head(head, &gemma.k_norm));
             }
         });
     }
@@ -289,8 +287,7 @@ impl Runner {
                     let heads = heads.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
                     heads
                         .map(|(h, out)| {
-                            crew.path
-                                .run(|| tokenwise::rope(h, at, inner.pairing, f.into(), out))
+                            path.run(|| tokenwise::rope(h, at, inner.pairing, f.into(), out))
                         })
                         .sum()
                 };
@@ -337,8 +334,7 @@ impl Runner {
         }
         let mixed = &work.mixed;
         crew.fill(&mut work.input, count, q_len, &|t, x| {
-            crew.path
-                .run(|| tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], x))
+            path.run(|| tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], x))
         });
         let o = Product {
             linear: &layer.o,
@@ -368,8 +364,7 @@ impl Runner {
         let wide = &work.wide;
         crew.fill(&mut work.input, count, ffn, &|t, x| {
             let (gate, up) = wide[t * 2 * ffn..(t + 1) * 2 * ffn].split_at(ffn);
-            crew.path
-                .run(|| tokenwise::product(gate, up, &inner.act, x))
+            path.run(|| tokenwise::product(gate, up, &inner.act, x))
         });
         let down = Product::new(&layer.down, 0);
         self.branch(
@@ -385,8 +380,7 @@ impl Runner {
         let path = crew.path;
         let (x, width) = (&work.x, inner.manifest.dims.width as usize);
         crew.fill(&mut work.input, work.rows.len(), width, &|t, out| {
-            crew.path
-                .run(|| tokenwise::normalize(&x[t * width..(t + 1) * width], norm, out))
+            path.run(|| tokenwise::normalize(&x[t * width..(t + 1) * width], norm, out))
         });
     }
 
