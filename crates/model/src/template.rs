@@ -44,8 +44,10 @@ pub enum TemplateError {
     OutOfFuel,
     #[error("the model's chat template refuses this conversation: {0}")]
     Refused(String),
-    #[error("conversation has {0} bytes once rendered, at most {RENDERED_BYTES_MAX} allowed")]
-    RenderedTooLarge(usize),
+    #[error(
+        "conversation has more than {RENDERED_BYTES_MAX} bytes once rendered; send fewer messages"
+    )]
+    RenderedTooLarge,
     #[error("messages use all of Unicode's noncharacters; remove those")]
     NoGuard,
     #[error(transparent)]
@@ -54,6 +56,23 @@ pub enum TemplateError {
         "this model has no chat template; use the completions endpoint, or pull a model made for chat"
     )]
     NoTemplate,
+}
+
+/// Takes text up to the limit, so that a template cannot fill the memory with its output.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        match self.0.len() <= RENDERED_BYTES_MAX {
+            true => Ok(bytes.len()),
+            false => Err(std::io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A parsed template with the names of the begin and end tokens, which templates use.
@@ -81,6 +100,9 @@ impl ChatTemplate {
             .build()
             .expect("the delimiters are the default ones");
         environment.set_syntax(syntax);
+        // Templates are written for Python: `content.strip()`, `role.startswith("a")`.
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| {
             Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -127,20 +149,24 @@ impl ChatTemplate {
             bos_token => &self.bos,
             eos_token => &self.eos,
         };
-        let text = template
-            .render(context)
-            .map_err(|error| match error.kind() {
-                ErrorKind::OutOfFuel => TemplateError::OutOfFuel,
-                _ => TemplateError::Refused(
-                    error
-                        .detail()
-                        .map_or_else(|| error.to_string(), str::to_owned),
-                ),
-            })?;
-        match text.len() <= RENDERED_BYTES_MAX {
-            true => Ok(text),
-            false => Err(TemplateError::RenderedTooLarge(text.len())),
+        let mut out = Bounded(Vec::new());
+        let rendered = template.render_captured_to(context, &mut out).map(drop);
+        match rendered {
+            Ok(()) => {}
+            Err(_) if out.0.len() > RENDERED_BYTES_MAX => {
+                return Err(TemplateError::RenderedTooLarge);
+            }
+            Err(error) if error.kind() == ErrorKind::OutOfFuel => {
+                return Err(TemplateError::OutOfFuel);
+            }
+            Err(error) => {
+                let why = error
+                    .detail()
+                    .map_or_else(|| error.to_string(), str::to_owned);
+                return Err(TemplateError::Refused(why));
+            }
         }
+        String::from_utf8(out.0).map_err(|error| TemplateError::Refused(error.to_string()))
     }
 
     /// The prompt's tokens. Control tokens come from the template alone: a message that contains
@@ -235,6 +261,21 @@ mod tests {
             endless.render(&[], false),
             Err(TemplateError::OutOfFuel)
         ));
+    }
+
+    #[test]
+    fn endless_output_is_stopped() {
+        let loud = template("{% for i in range(9999) %}{{ 'x' * 10000 }}{% endfor %}");
+        assert!(matches!(
+            loud.render(&[], false),
+            Err(TemplateError::RenderedTooLarge)
+        ));
+    }
+
+    #[test]
+    fn python_methods_work() {
+        let python = template("{{ ' a b '.strip().split(' ')[1].upper() }}");
+        assert_eq!(python.render(&[], false).unwrap(), "B");
     }
 
     #[test]

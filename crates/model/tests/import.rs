@@ -68,7 +68,7 @@ fn an_import_gives_the_pinned_model() {
     }
 }
 const LLAMA_ID: &str = "0xd572a29aa3f65d1e8e0a14c84e5b65d433952c4f8c77ff33812c90edb13c0d70";
-const GEMMA_ID: &str = "";
+const GEMMA_ID: &str = "0x26652488fd70f44a86479e91557b338603f4a89af19bf3f0603573a1efd14a40";
 
 #[test]
 fn two_imports_give_the_same_bytes() {

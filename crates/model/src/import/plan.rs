@@ -11,6 +11,8 @@ pub(super) const QK_FRACTION: u8 = 12;
 pub(super) const BRANCH_FRACTION: u8 = 16;
 /// Gemma 3: every sixth layer sees everything, the others a window.
 const GLOBAL_EVERY: u32 = 6;
+/// A RoPE table is held in memory while it is written: 256 MB.
+const ROPE_ENTRIES_MAX: u64 = 1 << 26;
 const LOCAL_ROPE_BASE: f32 = 10_000.0;
 
 pub(crate) struct Plan {
@@ -61,6 +63,13 @@ impl Plan {
             context_max: within("context_length", 1, 1 << 20)?,
         };
         refuse_variants(gguf, name, &dims)?;
+        let angles = u64::from(dims.context_max) * u64::from(dims.head_dim / 2);
+        if angles > ROPE_ENTRIES_MAX {
+            return Err(unsupported(format!(
+                "a context of {} positions",
+                dims.context_max
+            )));
+        }
 
         let base = Gguf::optional(gguf.float(&key("rope.freq_base")))?.unwrap_or(LOCAL_ROPE_BASE);
         let (rope_bases, window) = match architecture {
