@@ -335,7 +335,7 @@ async fn bad_payments_are_refused_with_the_requirements() {
     changed(
         "/accepted/amount",
         json!("1"),
-        "invalid_batch_settlement_evm_cumulative_amount_mismatch",
+        "No matching payment requirements",
     );
     changed(
         "/payload/type",

@@ -100,7 +100,8 @@ impl Refusal {
             Self::Voucher(_) => Code::VoucherSignature,
             Self::NoChannel | Self::Withdrawing => Code::ChannelNotFound,
             Self::Busy => Code::ChannelBusy,
-            Self::TooLittle { .. } | Self::WrongBase { .. } => Code::CumulativeAmountMismatch,
+            Self::TooLittle { .. } => Code::OtherRequirements,
+            Self::WrongBase { .. } => Code::CumulativeAmountMismatch,
             Self::AboveBalance { .. } => Code::CumulativeExceedsBalance,
         }
     }

@@ -153,7 +153,7 @@ fn bad_vouchers_are_refused_before_anything_is_written() {
     check(
         changed(|p| p.offered = MicroUsd(29)),
         full,
-        Code::CumulativeAmountMismatch,
+        Code::OtherRequirements,
     );
     check(
         changed(|p| p.config.receiver = Address::repeat_byte(7)),

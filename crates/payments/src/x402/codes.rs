@@ -21,7 +21,8 @@ pub enum Code {
     NetworkMismatch,
     StateUnavailable,
     DepositFailed,
-    ChargeExceedsSigned,
+    /// The payer accepted other requirements than ours, such as a lower amount.
+    OtherRequirements,
 }
 
 impl Code {
@@ -49,9 +50,7 @@ impl Code {
             Self::NetworkMismatch => "invalid_batch_settlement_evm_network_mismatch",
             Self::StateUnavailable => "invalid_batch_settlement_evm_verification_state_unavailable",
             Self::DepositFailed => "invalid_batch_settlement_evm_deposit_transaction_failed",
-            Self::ChargeExceedsSigned => {
-                "invalid_batch_settlement_evm_charge_exceeds_signed_cumulative"
-            }
+            Self::OtherRequirements => "No matching payment requirements",
         }
     }
 }
