@@ -108,12 +108,10 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
 #[inline(always)]
 fn softmax(scores: &[i64], query: &Query<'_>, e: &mut Vec<u32>, p: &mut [i16]) -> Option<usize> {
     let max = scores.iter().copied().max().unwrap_or(0);
-    e.clear();
-    e.extend(
-        scores
-            .iter()
-            .map(|s| exponential(distance(max - s, query.c, query.csh), query.exp)),
-    );
+    e.resize(scores.len(), 0);
+    for (e, s) in e.iter_mut().zip(scores) {
+        *e = exponential(distance(max - s, query.c, query.csh), query.exp);
+    }
     let z: u64 = e.iter().map(|e| u64::from(*e)).sum();
     if z == 1 << 15 {
         return scores.iter().position(|s| *s == max);

@@ -1,6 +1,7 @@
 //! The threads and kernels of a pass, and the two things that they share out: making a matrix's inputs
 //! token by token, and multiplying row by row. Neither depends on how the work is shared out.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::kernels::{self, Output, Path, Vectors};
@@ -11,6 +12,13 @@ use crate::shared::Shared;
 /// Rows of a matrix that one task takes.
 const ROWS_MIN: usize = 16;
 const ROWS_MAX: usize = 512;
+
+thread_local! {
+    static WIDE: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes the 12-bit vector of a token and gives its exponent; the buffer is for what comes before.
+type MakeInput<'a> = dyn Fn(usize, &mut Vec<i64>, &mut [i16]) -> i32 + Sync + 'a;
 
 /// Threads, and the kernels that they run.
 pub(crate) struct Crew {
@@ -37,13 +45,13 @@ impl<'a> Product<'a> {
 }
 
 impl Crew {
-    /// Makes a matrix's inputs, one token a task: `each` writes a token's vector and gives its exponent.
+    /// Makes a matrix's inputs, one token a task.
     pub(crate) fn fill(
         &self,
         input: &mut Vectors,
         count: usize,
         cols: usize,
-        each: &(dyn Fn(usize, &mut [i16]) -> i32 + Sync),
+        each: &MakeInput<'_>,
     ) {
         input.resize(count, cols);
         {
@@ -51,7 +59,7 @@ impl Crew {
             self.pool.run(count, &|t| {
                 // Safety: one task a token.
                 let (x, e) = unsafe { (x.slice(t * cols..(t + 1) * cols), e.slice(t..t + 1)) };
-                e[0] = each(t, x);
+                e[0] = WIDE.with_borrow_mut(|wide| each(t, wide, x));
             });
         }
         input.prepare();

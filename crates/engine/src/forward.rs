@@ -333,8 +333,8 @@ impl Runner {
             });
         }
         let mixed = &work.mixed;
-        crew.fill(&mut work.input, count, q_len, &|t, x| {
-            path.run(|| tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], x))
+        crew.fill(&mut work.input, count, q_len, &|t, wide, x| {
+            path.run(|| tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], wide, x))
         });
         let o = Product {
             linear: &layer.o,
@@ -361,10 +361,10 @@ impl Runner {
         clamps
             .mlp
             .add(crew.multiply(inner, &products, &work.input, &mut work.wide, 2 * ffn));
-        let wide = &work.wide;
-        crew.fill(&mut work.input, count, ffn, &|t, x| {
-            let (gate, up) = wide[t * 2 * ffn..(t + 1) * 2 * ffn].split_at(ffn);
-            path.run(|| tokenwise::product(gate, up, &inner.act, x))
+        let outputs = &work.wide;
+        crew.fill(&mut work.input, count, ffn, &|t, wide, x| {
+            let (gate, up) = outputs[t * 2 * ffn..(t + 1) * 2 * ffn].split_at(ffn);
+            path.run(|| tokenwise::product(gate, up, &inner.act, wide, x))
         });
         let down = Product::new(&layer.down, 0);
         self.branch(
@@ -379,8 +379,8 @@ impl Runner {
         let Runner { work, crew, .. } = self;
         let path = crew.path;
         let (x, width) = (&work.x, inner.manifest.dims.width as usize);
-        crew.fill(&mut work.input, work.rows.len(), width, &|t, out| {
-            path.run(|| tokenwise::normalize(&x[t * width..(t + 1) * width], norm, out))
+        crew.fill(&mut work.input, work.rows.len(), width, &|t, wide, out| {
+            path.run(|| tokenwise::normalize(&x[t * width..(t + 1) * width], norm, wide, out))
         });
     }
 
@@ -427,10 +427,9 @@ impl Runner {
         let at_once = (LOGITS_MAX / vocab).clamp(1, 64);
         for (tokens, results) in tokens.chunks(at_once).zip(results.chunks_mut(at_once)) {
             let x = &work.x;
-            crew.fill(&mut work.input, tokens.len(), width, &|i, out| {
-                path.run(|| {
-                    tokenwise::normalize(&x[tokens[i] * width..][..width], &inner.final_norm, out)
-                })
+            crew.fill(&mut work.input, tokens.len(), width, &|i, wide, out| {
+                let x = &x[tokens[i] * width..][..width];
+                path.run(|| tokenwise::normalize(x, &inner.final_norm, wide, out))
             });
             work.logits.resize(tokens.len() * vocab, 0);
             let head = [Product::new(&inner.head, 0)];

@@ -1,31 +1,24 @@
 //! What happens to one token's vector between matrices, composed from `ops` without allocation.
 //! Every function gives how many results stand at their limit.
 
-use std::cell::RefCell;
-
+use crate::layout::ACT_LEN;
 use crate::model::{F_INNER, Norm, RopeRow};
 use crate::ops::rope::Pairing;
 use crate::ops::{self, QK_MAX, RESIDUAL_MAX, V_MAX};
 
-thread_local! {
-    static WIDE: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Makes `len` wide values, then their 12-bit form under one exponent, which it returns.
+/// Makes `len` wide values in `wide`, then their 12-bit form under one exponent, which it returns.
 #[inline(always)]
-fn bfp(len: usize, base: i32, x: &mut [i16], fill: impl FnOnce(&mut [i64])) -> i32 {
-    WIDE.with_borrow_mut(|wide| {
-        wide.resize(len, 0);
-        fill(wide);
-        ops::bfp::bfp(wide, base, x)
-    })
+fn bfp(wide: &mut Vec<i64>, base: i32, x: &mut [i16], fill: impl FnOnce(&mut [i64])) -> i32 {
+    wide.resize(x.len(), 0);
+    fill(wide);
+    ops::bfp::bfp(wide, base, x)
 }
 
 /// RMS norm before a matrix.
 #[inline(always)]
-pub(crate) fn normalize(x: &[i32], norm: &Norm, out: &mut [i16]) -> i32 {
+pub(crate) fn normalize(x: &[i32], norm: &Norm, wide: &mut Vec<i64>, out: &mut [i16]) -> i32 {
     let inverse = ops::norm::inverse_root(ops::norm::sum_of_squares(x, norm.eps));
-    bfp(x.len(), crate::model::BASE_NORM, out, |wide| {
+    bfp(wide, crate::model::BASE_NORM, out, |wide| {
         for ((v, x), gain) in wide.iter_mut().zip(x).zip(&norm.gains) {
             *v = ops::norm::element(*x, inverse, *gain);
         }
@@ -91,8 +84,8 @@ pub(crate) fn quantize_v(v: &[i32], f: i32, out: &mut [i16]) -> u64 {
 
 /// The mixed heads before the output matrix.
 #[inline(always)]
-pub(crate) fn mixed(heads: &[i32], out: &mut [i16]) -> i32 {
-    bfp(heads.len(), crate::model::BASE_MIX, out, |wide| {
+pub(crate) fn mixed(heads: &[i32], wide: &mut Vec<i64>, out: &mut [i16]) -> i32 {
+    bfp(wide, crate::model::BASE_MIX, out, |wide| {
         for (v, a) in wide.iter_mut().zip(heads) {
             *v = i64::from(*a);
         }
@@ -101,8 +94,14 @@ pub(crate) fn mixed(heads: &[i32], out: &mut [i16]) -> i32 {
 
 /// `act(gate)·up` before the down matrix.
 #[inline(always)]
-pub(crate) fn product(gate: &[i32], up: &[i32], act: &[u16], out: &mut [i16]) -> i32 {
-    bfp(gate.len(), crate::model::BASE_MLP, out, |wide| {
+pub(crate) fn product(
+    gate: &[i32],
+    up: &[i32],
+    act: &[u16; ACT_LEN],
+    wide: &mut Vec<i64>,
+    out: &mut [i16],
+) -> i32 {
+    bfp(wide, crate::model::BASE_MLP, out, |wide| {
         for ((v, g), u) in wide.iter_mut().zip(gate).zip(up) {
             *v = ops::act::product(*g, *u, act);
         }

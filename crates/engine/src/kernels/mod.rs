@@ -197,7 +197,12 @@ pub(crate) fn requantize(
 ) -> u64 {
     assert!(acc.len() * 2 == scales.len() && acc.len() == out.len());
     on!(path, requantize(acc, scales, shift, limit, out));
-    out.iter().map(|y| u64::from(y.abs() == limit)).sum()
+    path.run(|| {
+        out.iter()
+            .map(|y| u32::from(y.abs() == limit))
+            .sum::<u32>()
+            .into()
+    })
 }
 
 #[cfg(test)]
