@@ -25,7 +25,10 @@ pub enum ChainError {
     #[error("the chain refuses: {0}")]
     Rpc(String),
     #[error("{what} refused: {why}")]
-    Refused { what: &'static str, why: Refusal },
+    Refused {
+        what: &'static str,
+        why: Box<Refusal>,
+    },
     #[error(
         "{what}: transaction {hash} failed in block {block}, although it passed its dry run; another transaction came first"
     )]
@@ -328,7 +331,7 @@ pub(crate) fn from_rpc(what: &'static str, error: RpcError<TransportErrorKind>) 
         RpcError::ErrorResp(payload) => match payload.as_revert_data() {
             Some(data) => ChainError::Refused {
                 what,
-                why: Refusal::decode(&data),
+                why: Box::new(Refusal::decode(&data)),
             },
             None => ChainError::Rpc(format!("{what}: {}", payload.message)),
         },

@@ -220,7 +220,7 @@ impl Chain {
                 .await;
             if let Err(error) = again
                 && let ChainError::Refused { what, why } = from_rpc(what, error)
-                && why != Refusal::Unknown(Bytes::new())
+                && *why != Refusal::Unknown(Bytes::new())
             {
                 return Err(ChainError::Refused { what, why });
             }

@@ -1,15 +1,13 @@
 //! One suite on every chain: whatever holds on anvil holds on the embedded chain, in-process and
 //! over HTTP, through the same code. Each case says what a party may do and what the contracts refuse.
 
-mod support;
-
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::support::{Net, Scene, THOUSAND};
 use assay_chain::{ChainError, Claim, Refusal};
 use assay_protocol::channel::Voucher;
 use assay_protocol::{MicroUsd, Timestamp};
-use support::{Net, Scene, THOUSAND};
 
 fn on_every_chain<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,13 +1,10 @@
 //! What each move costs, printed as a table, with budgets that a change may not break silently:
-//! `cargo test --release -p assay-chain --test gas -- --nocapture`.
+//! `cargo test --release -p assay-chain --test chain gas -- --nocapture`.
 
-#[allow(dead_code, reason = "this binary uses a part of the shared support")]
-mod support;
-
+use crate::support::{Net, Scene};
 use assay_chain::Claim;
 use assay_protocol::MicroUsd;
 use assay_protocol::channel::Voucher;
-use support::{Net, Scene};
 
 impl Scene {
     async fn claim_of(&self, salt: u8, total: u64) -> Claim {
@@ -41,7 +38,7 @@ async fn every_move_stays_within_its_gas() {
     row(
         "open a channel (EIP-3009 deposit)",
         opened.gas_used,
-        240_000,
+        150_000,
     );
     let topped = market
         .open_channel(&scene.payer, &config, MicroUsd(50_000_000))
@@ -95,7 +92,7 @@ async fn every_move_stays_within_its_gas() {
     row(
         "collect into the vault, first time",
         collected.gas_used,
-        190_000,
+        160_000,
     );
     scene.net.advance(120).await;
     let released = market.release(&scene.relay, provider).await.unwrap();

@@ -93,7 +93,11 @@ async fn a_killed_process_loses_no_confirmed_transaction() {
 /// had reported.
 fn live_and_die(folder: &Path, life: Duration) -> Vec<B256> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_process_that_is_killed", "--nocapture"])
+        .args([
+            "--exact",
+            "crash::the_process_that_is_killed",
+            "--nocapture",
+        ])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())

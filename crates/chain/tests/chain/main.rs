@@ -1,0 +1,10 @@
+//! The crate's tests in one binary, because compiling alloy's generics once per file is what they
+//! would otherwise spend their time on.
+
+mod bindings;
+mod crash;
+mod foreign;
+mod gas;
+mod market;
+mod rpc;
+mod support;
