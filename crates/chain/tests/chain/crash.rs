@@ -38,20 +38,20 @@ async fn the_process_that_is_killed() {
     let text = std::fs::read_to_string(folder.join("deployment.json")).unwrap();
     let deployment: Deployment = serde_json::from_str(&text).unwrap();
     let market = chain.market(deployment).await.unwrap();
-    let senders = (0..SENDERS).map(|_| {
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..SENDERS {
         let market = market.clone();
-        tokio::spawn(async move {
+        senders.spawn(async move {
             loop {
                 let mined = market.mint(&key(), TO, MicroUsd(1)).await.unwrap();
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "mined {}", mined.hash).unwrap();
                 out.flush().unwrap();
             }
-        })
-    });
-    for sender in senders.collect::<Vec<_>>() {
-        sender.await.unwrap();
+        });
     }
+    let stopped = senders.join_next().await;
+    panic!("a sender stopped: {stopped:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
