@@ -375,14 +375,10 @@ contract Channels is EIP712, Multicall, ReentrancyGuardTransient {
             VoucherClaim calldata entry = voucherClaims[i];
             channelIds[i] = getChannelId(entry.voucher.channel);
             entries[i] = keccak256(
-                abi.encode(
-                    CLAIM_ENTRY_TYPEHASH, channelIds[i], entry.voucher.maxClaimableAmount, entry.totalClaimed
-                )
+                abi.encode(CLAIM_ENTRY_TYPEHASH, channelIds[i], entry.voucher.maxClaimableAmount, entry.totalClaimed)
             );
         }
-        digest = _hashTypedDataV4(
-            keccak256(abi.encode(CLAIM_BATCH_TYPEHASH, keccak256(abi.encodePacked(entries))))
-        );
+        digest = _hashTypedDataV4(keccak256(abi.encode(CLAIM_BATCH_TYPEHASH, keccak256(abi.encodePacked(entries)))));
     }
 
     function _min(uint128 a, uint128 b) private pure returns (uint128) {

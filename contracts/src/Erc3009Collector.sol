@@ -25,21 +25,14 @@ contract Erc3009Collector is IDepositCollector {
     /// @inheritdoc IDepositCollector
     /// @param data `abi.encode(validAfter, validBefore, salt, signature)`. The authorization's nonce
     ///        is `keccak256(abi.encode(channelId, salt))`: it is good for this channel only.
-    function collect(address payer, address token, uint256 amount, bytes32 channelId, bytes calldata data)
-        external
-    {
+    function collect(address payer, address token, uint256 amount, bytes32 channelId, bytes calldata data) external {
         if (msg.sender != CHANNELS) revert NotChannels(msg.sender);
         (uint256 validAfter, uint256 validBefore, uint256 salt, bytes memory signature) =
             abi.decode(data, (uint256, uint256, uint256, bytes));
-        IERC3009(token).receiveWithAuthorization(
-            payer,
-            address(this),
-            amount,
-            validAfter,
-            validBefore,
-            keccak256(abi.encode(channelId, salt)),
-            signature
-        );
+        IERC3009(token)
+            .receiveWithAuthorization(
+                payer, address(this), amount, validAfter, validBefore, keccak256(abi.encode(channelId, salt)), signature
+            );
         IERC20(token).safeTransfer(CHANNELS, amount);
     }
 }

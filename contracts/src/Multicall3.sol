@@ -24,7 +24,11 @@ contract Multicall3 {
     error CallFailed(uint256 index);
 
     /// @notice Makes every call; fails as a whole if one fails and success is required.
-    function tryAggregate(bool requireSuccess, Call[] calldata calls) external payable returns (Result[] memory results) {
+    function tryAggregate(bool requireSuccess, Call[] calldata calls)
+        external
+        payable
+        returns (Result[] memory results)
+    {
         uint256 count = calls.length;
         results = new Result[](count);
         for (uint256 i = 0; i < count; ++i) {

@@ -110,7 +110,9 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         uint64 unbondingPeriod,
         uint64 challengeWindow
     ) {
-        if (address(token) == address(0) || address(channels) == address(0)) revert ZeroAddress();
+        if (address(token) == address(0) || address(channels) == address(0)) {
+            revert ZeroAddress();
+        }
         if (challengeWindow >= unbondingPeriod) revert WindowOutlivesUnbonding(challengeWindow, unbondingPeriod);
         TOKEN = token;
         CHANNELS = channels;
@@ -183,9 +185,8 @@ contract Registry is Multicall, ReentrancyGuardTransient {
     ) external nonReentrant {
         if (_records[provider].offerKey == address(0)) revert NotRegistered(provider);
         uint256 before = TOKEN.balanceOf(address(this));
-        IERC3009(address(TOKEN)).receiveWithAuthorization(
-            provider, address(this), amount, validAfter, validBefore, nonce, signature
-        );
+        IERC3009(address(TOKEN))
+            .receiveWithAuthorization(provider, address(this), amount, validAfter, validBefore, nonce, signature);
         _stake(provider, amount, before);
     }
 

@@ -142,9 +142,7 @@ abstract contract Market is Test {
         bytes32 nonce
     ) internal view returns (bytes memory) {
         bytes32 structHash = keccak256(
-            abi.encode(
-                dollar.RECEIVE_WITH_AUTHORIZATION_TYPEHASH(), from, to, value, validAfter, validBefore, nonce
-            )
+            abi.encode(dollar.RECEIVE_WITH_AUTHORIZATION_TYPEHASH(), from, to, value, validAfter, validBefore, nonce)
         );
         return signature(key, keccak256(abi.encodePacked(hex"1901", dollar.DOMAIN_SEPARATOR(), structHash)));
     }
@@ -155,8 +153,7 @@ abstract contract Market is Test {
         returns (bytes memory)
     {
         bytes32 nonce = keccak256(abi.encode(channels.getChannelId(c), salt));
-        bytes memory sig =
-            authorization(PAYER_KEY, c.payer, address(collector), amount, 0, type(uint64).max, nonce);
+        bytes memory sig = authorization(PAYER_KEY, c.payer, address(collector), amount, 0, type(uint64).max, nonce);
         return abi.encode(uint256(0), uint256(type(uint64).max), salt, sig);
     }
 

@@ -72,8 +72,7 @@ contract ChannelsTest is Market {
         vm.prank(offerKey);
         channels.claim(entries);
         entries = one(voucher(c, 1e6, 2e5));
-        expected =
-            abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), stranger);
+        expected = abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), stranger);
         vm.prank(offerKey);
         vm.expectRevert(expected);
         channels.claim(entries);
@@ -171,8 +170,7 @@ contract ChannelsTest is Market {
         Channels.ChannelConfig memory c = config(1);
         open(c, 1e6);
         Channels.VoucherClaim[] memory entries = one(voucherBy(STRANGER_KEY, c, 1e6, 1e6));
-        expected =
-            abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), payer);
+        expected = abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), payer);
         vm.prank(offerKey);
         vm.expectRevert(expected);
         channels.claim(entries);
@@ -186,8 +184,7 @@ contract ChannelsTest is Market {
         vm.expectRevert(abi.encodeWithSelector(Channels.InvalidAuthorizerSignature.selector, offerKey));
         channels.claimWithSignature(entries, batch);
         entries[0].signature = malleable(entries[0].signature);
-        expected =
-            abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), payer);
+        expected = abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), payer);
         vm.prank(offerKey);
         vm.expectRevert(expected);
         channels.claim(entries);
@@ -195,8 +192,7 @@ contract ChannelsTest is Market {
         open(c, 1e6);
         entries = one(voucherBy(STRANGER_KEY, c, 1e6, 1e6));
         entries[0].signature = malleable(entries[0].signature);
-        expected =
-            abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), stranger);
+        expected = abi.encodeWithSelector(Channels.InvalidVoucherSignature.selector, channels.getChannelId(c), stranger);
         vm.prank(offerKey);
         vm.expectRevert(expected);
         channels.claim(entries);
@@ -222,8 +218,9 @@ contract ChannelsTest is Market {
         vm.chainId(1);
         yes(channels.getChannelId(c) != here, "chain");
         // On the other chain this channel has no money.
-        expected =
-            abi.encodeWithSelector(Channels.ClaimAboveBalance.selector, channels.getChannelId(c), uint128(1e6), uint128(0));
+        expected = abi.encodeWithSelector(
+            Channels.ClaimAboveBalance.selector, channels.getChannelId(c), uint128(1e6), uint128(0)
+        );
         vm.prank(offerKey);
         vm.expectRevert(expected);
         channels.claim(one(entry));
@@ -274,8 +271,9 @@ contract ChannelsTest is Market {
         vm.prank(payer);
         channels.initiateWithdraw(c, 1e6);
         vm.warp(block.timestamp + DELAY - 1);
-        expected =
-            abi.encodeWithSelector(Channels.WithdrawTooEarly.selector, channels.getChannelId(c), uint40(block.timestamp + 1));
+        expected = abi.encodeWithSelector(
+            Channels.WithdrawTooEarly.selector, channels.getChannelId(c), uint40(block.timestamp + 1)
+        );
         vm.prank(payer);
         vm.expectRevert(expected);
         channels.finalizeWithdraw(c);
@@ -285,8 +283,7 @@ contract ChannelsTest is Market {
         channels.finalizeWithdraw(c);
         eq(dollar.balanceOf(payer), 1000e6 - 9e5, "payer has what was not claimed");
         eq(balance(c) - claimed(c), 0, "nothing is left over");
-        expected =
-            abi.encodeWithSelector(Channels.NoWithdrawalPending.selector, channels.getChannelId(c));
+        expected = abi.encodeWithSelector(Channels.NoWithdrawalPending.selector, channels.getChannelId(c));
         vm.prank(payer);
         vm.expectRevert(expected);
         channels.finalizeWithdraw(c);
@@ -301,8 +298,9 @@ contract ChannelsTest is Market {
         vm.prank(payer);
         channels.finalizeWithdraw(c);
         Channels.VoucherClaim[] memory entries = one(voucher(c, 1e6, 1e6));
-        expected =
-            abi.encodeWithSelector(Channels.ClaimAboveBalance.selector, channels.getChannelId(c), uint128(1e6), uint128(0));
+        expected = abi.encodeWithSelector(
+            Channels.ClaimAboveBalance.selector, channels.getChannelId(c), uint128(1e6), uint128(0)
+        );
         vm.prank(offerKey);
         vm.expectRevert(expected);
         channels.claim(entries);
@@ -321,9 +319,7 @@ contract ChannelsTest is Market {
         vm.prank(payer);
         channels.initiateWithdraw(c, 1e5);
         vm.prank(payer);
-        vm.expectRevert(
-            abi.encodeWithSelector(Channels.WithdrawalPending.selector, id, uint40(block.timestamp))
-        );
+        vm.expectRevert(abi.encodeWithSelector(Channels.WithdrawalPending.selector, id, uint40(block.timestamp)));
         channels.initiateWithdraw(c, 1e5);
     }
 
@@ -351,9 +347,7 @@ contract ChannelsTest is Market {
         c.token = address(token);
         GreedyCollector greedy = new GreedyCollector(address(channels));
         token.mint(address(greedy), 1e6);
-        vm.expectRevert(
-            abi.encodeWithSelector(Channels.DepositNotReceived.selector, uint256(1e6), uint256(99e4))
-        );
+        vm.expectRevert(abi.encodeWithSelector(Channels.DepositNotReceived.selector, uint256(1e6), uint256(99e4)));
         channels.deposit(c, 1e6, address(greedy), "");
     }
 
@@ -407,8 +401,7 @@ contract ChannelsTest is Market {
         same(Channels.finalizeWithdraw.selector, string.concat("finalizeWithdraw(", cfg, ")"));
         same(Channels.refund.selector, string.concat("refund(", cfg, ",uint128)"));
         same(
-            Channels.refundWithSignature.selector,
-            string.concat("refundWithSignature(", cfg, ",uint128,uint256,bytes)")
+            Channels.refundWithSignature.selector, string.concat("refundWithSignature(", cfg, ",uint128,uint256,bytes)")
         );
         same(Channels.getChannelId.selector, string.concat("getChannelId(", cfg, ")"));
         same(Channels.getVoucherDigest.selector, "getVoucherDigest(bytes32,uint128)");

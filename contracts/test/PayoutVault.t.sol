@@ -126,9 +126,7 @@ contract PayoutVaultTest is Market {
         vm.expectRevert(abi.encodeWithSelector(PayoutVault.HoldExists.selector, DISPUTE));
         vault.hold(DISPUTE, 1);
         vm.prank(ARBITER);
-        vm.expectRevert(
-            abi.encodeWithSelector(PayoutVault.AboveHold.selector, DISPUTE, uint128(4e6 + 1), uint128(4e6))
-        );
+        vm.expectRevert(abi.encodeWithSelector(PayoutVault.AboveHold.selector, DISPUTE, uint128(4e6 + 1), uint128(4e6)));
         vault.award(DISPUTE, payer, 4e6 + 1);
         vm.prank(ARBITER);
         vm.expectRevert(abi.encodeWithSelector(PayoutVault.NoHold.selector, bytes32(uint256(3))));

@@ -37,9 +37,8 @@ contract RegistryTest is Market {
             authorization(STRANGER_KEY, stranger, address(registry), MIN_STAKE, 0, block.timestamp + 60, nonce);
         bytes[] memory calls = new bytes[](2);
         calls[0] = abi.encodeCall(registry.register, (address(1), stranger, "http://x", new bytes32[](0)));
-        calls[1] = abi.encodeCall(
-            registry.stakeWithAuthorization, (stranger, MIN_STAKE, 0, block.timestamp + 60, nonce, sig)
-        );
+        calls[1] =
+            abi.encodeCall(registry.stakeWithAuthorization, (stranger, MIN_STAKE, 0, block.timestamp + 60, nonce, sig));
         vm.prank(stranger);
         registry.multicall(calls);
         yes(registry.getProvider(stranger).active, "active");
@@ -97,9 +96,7 @@ contract RegistryTest is Market {
         vm.warp(block.timestamp + 1);
         vm.prank(OWNER);
         vm.expectRevert(
-            abi.encodeWithSelector(
-                Registry.StillUnbonding.selector, OWNER, uint64(block.timestamp + UNBONDING - 1)
-            )
+            abi.encodeWithSelector(Registry.StillUnbonding.selector, OWNER, uint64(block.timestamp + UNBONDING - 1))
         );
         registry.withdrawStake();
         vm.warp(block.timestamp + UNBONDING);

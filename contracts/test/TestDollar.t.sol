@@ -10,9 +10,7 @@ contract TestDollarTest is Market {
 
     function transferSignature(uint256 validAfter, uint256 validBefore) private view returns (bytes memory) {
         bytes32 structHash = keccak256(
-            abi.encode(
-                dollar.TRANSFER_WITH_AUTHORIZATION_TYPEHASH(), payer, OWNER, 5e6, validAfter, validBefore, NONCE
-            )
+            abi.encode(dollar.TRANSFER_WITH_AUTHORIZATION_TYPEHASH(), payer, OWNER, 5e6, validAfter, validBefore, NONCE)
         );
         return signature(PAYER_KEY, keccak256(abi.encodePacked(hex"1901", dollar.DOMAIN_SEPARATOR(), structHash)));
     }

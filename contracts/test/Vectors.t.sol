@@ -45,17 +45,9 @@ contract VectorsTest is Market {
             uint256 nonce = vm.parseJsonUint(json, key("accept", i, "refundNonce"));
             eq(at.getChannelId(c), id, name);
             eq(at.getVoucherDigest(id, most), vm.parseJsonBytes32(json, key("accept", i, "voucherDigest")), name);
-            eq(
-                at.getRefundDigest(id, nonce, total),
-                vm.parseJsonBytes32(json, key("accept", i, "refundDigest")),
-                name
-            );
+            eq(at.getRefundDigest(id, nonce, total), vm.parseJsonBytes32(json, key("accept", i, "refundDigest")), name);
             Channels.VoucherClaim[] memory entries = one(Channels.VoucherClaim(Channels.Voucher(c, most), "", total));
-            eq(
-                at.getClaimBatchDigest(entries),
-                vm.parseJsonBytes32(json, key("accept", i, "claimOfOneDigest")),
-                name
-            );
+            eq(at.getClaimBatchDigest(entries), vm.parseJsonBytes32(json, key("accept", i, "claimOfOneDigest")), name);
             eq(
                 at.getClaimBatchDigest(new Channels.VoucherClaim[](0)),
                 vm.parseJsonBytes32(json, key("accept", i, "emptyClaimDigest")),
@@ -77,8 +69,7 @@ contract VectorsTest is Market {
         uint256 i = 0;
         for (; vm.keyExistsJson(json, key("reject", i, "name")); ++i) {
             bytes memory forged = vm.parseJsonBytes(json, key("reject", i, "signature"));
-            Channels.VoucherClaim[] memory entries =
-                one(Channels.VoucherClaim(Channels.Voucher(c, most), forged, most));
+            Channels.VoucherClaim[] memory entries = one(Channels.VoucherClaim(Channels.Voucher(c, most), forged, most));
             vm.prank(c.receiverAuthorizer);
             (bool ok, bytes memory why) = address(at).call(abi.encodeCall(at.claim, (entries)));
             yes(!ok, vm.parseJsonString(json, key("reject", i, "name")));
