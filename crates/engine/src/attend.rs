@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 
 use crate::cache::Cache;
-use crate::kernels::{self, Dots, Path};
-use crate::ops::attention::{distance, exponential, reciprocal, share};
+use crate::kernels::{self, Dots, ExpTable, Path};
+use crate::ops::attention::{distance, exponential, reciprocal};
 
 /// Elements of a head whose products with 13-bit partners fit an i32 together: 128·4095² < 2^31.
 const PIECE: usize = 128;
@@ -21,13 +21,14 @@ pub(crate) struct Query<'a> {
     pub from: usize,
     pub c: u32,
     pub csh: i32,
-    pub exp: &'a [u16; 256],
+    pub exp: &'a ExpTable,
 }
 
 #[derive(Default)]
 struct Scratch {
     piece: Vec<i32>,
     scores: Vec<i64>,
+    below: Vec<u32>,
     e: Vec<u32>,
     p: Vec<i16>,
 }
@@ -59,6 +60,7 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
         let Scratch {
             piece,
             scores,
+            below,
             e,
             p,
         } = scratch;
@@ -92,7 +94,7 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
             .zip(out.chunks_exact_mut(head_dim))
         {
             let shares = &mut p[lead..lead + seen];
-            if let Some(alone) = path.run(|| softmax(scores, &query, e, shares)) {
+            if let Some(alone) = softmax(path, scores, &query, (below, e), shares) {
                 for (element, out) in out.iter_mut().enumerate() {
                     *out = i32::from(cache.value(layer, kv_head, from + alone, element)) << 15;
                 }
@@ -105,20 +107,35 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
 
 /// Shares of all seen positions; where one alone has the whole share of 2^15, which 16 bits do not
 /// hold, that position instead.
-#[inline(always)]
-fn softmax(scores: &[i64], query: &Query<'_>, e: &mut Vec<u32>, p: &mut [i16]) -> Option<usize> {
+fn softmax(
+    path: Path,
+    scores: &[i64],
+    query: &Query<'_>,
+    (below, e): (&mut Vec<u32>, &mut Vec<u32>),
+    p: &mut [i16],
+) -> Option<usize> {
+    let Query { c, csh, exp, .. } = *query;
     let max = scores.iter().copied().max().unwrap_or(0);
     e.resize(scores.len(), 0);
-    for (e, s) in e.iter_mut().zip(scores) {
-        *e = exponential(distance(max - s, query.c, query.csh), query.exp);
-    }
-    let z: u64 = e.iter().map(|e| u64::from(*e)).sum();
+    // Distances of 33 bits and more may be cut to 32 where those weigh nothing already, as in every real
+    // model.
+    let z = if (u64::from(u32::MAX) * u64::from(c)) >> csh >= 16 << 8 {
+        below.resize(scores.len(), 0);
+        path.run(|| {
+            for (below, s) in below.iter_mut().zip(scores) {
+                *below = (max - s).min(u32::MAX.into()) as u32;
+            }
+        });
+        kernels::exponentials(path, below, (c, csh), exp, e)
+    } else {
+        for (e, s) in e.iter_mut().zip(scores) {
+            *e = exponential(distance(max - s, c, csh), &exp.narrow);
+        }
+        e.iter().map(|e| u64::from(*e)).sum()
+    };
     if z == 1 << 15 {
         return scores.iter().position(|s| *s == max);
     }
-    let reciprocal = reciprocal(z);
-    for (p, e) in p.iter_mut().zip(e.iter()) {
-        *p = share(*e, reciprocal) as i16;
-    }
+    kernels::shares(path, e, reciprocal(z), p);
     None
 }

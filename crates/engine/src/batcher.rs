@@ -211,7 +211,12 @@ impl Batcher {
             let Sequence {
                 tokens, sampler, ..
             } = &sequences[index];
-            ops::sampler::choose(logits, sampler, tokens.len() as u64, &model.inner.exp)
+            ops::sampler::choose(
+                logits,
+                sampler,
+                tokens.len() as u64,
+                &model.inner.exp.narrow,
+            )
         });
         let mut events = Vec::new();
         for ((index, _), token) in ready.iter().zip(chosen) {

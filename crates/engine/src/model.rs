@@ -10,6 +10,7 @@ use assay_protocol::manifest::{
 use assay_protocol::{B256, ModelId, keccak256};
 
 use crate::bounds::{self, BoundError};
+use crate::kernels::ExpTable;
 use crate::layout::{
     ACT_LEN, EXP_LEN, File, LayerPart, LayoutError, MatrixView, Section, gain_root, rope_root,
     table_root,
@@ -60,7 +61,7 @@ pub(crate) struct Inner {
     pub(crate) embedding_scale_squared: u32,
     pub(crate) embedding_shift: i32,
     pub(crate) head: Linear,
-    pub(crate) exp: Box<[u16; EXP_LEN]>,
+    pub(crate) exp: ExpTable,
     pub(crate) act: Box<[u16; ACT_LEN]>,
     rope: Vec<Range<usize>>,
     pub(crate) pairing: Pairing,
@@ -175,7 +176,7 @@ impl Model {
             embedding,
             embedding_scale_squared,
             head,
-            exp: exp.try_into().expect("the table's length was checked"),
+            exp: ExpTable::new(exp.try_into().expect("the table's length was checked")),
             act: act.try_into().expect("the table's length was checked"),
             rope,
             pairing,
@@ -468,7 +469,7 @@ impl Inner {
         check(
             Section::Exp,
             self.manifest.exp_root,
-            table_root(self.exp.iter().copied()),
+            table_root(self.exp.narrow.into_iter()),
         )?;
         check(
             Section::Act,

@@ -128,7 +128,7 @@ fn attention(inner: &Inner, layer: &Layer, cache: &mut LayerCache, position: usi
             .iter()
             .map(|k| attention::score(q, &k[at..at + dim]))
             .collect();
-        let shares = attention::softmax(&scores, scale.c, csh, &inner.exp);
+        let shares = attention::softmax(&scores, scale.c, csh, &inner.exp.narrow);
         for i in 0..dim {
             let values = cache.v[seen.clone()].iter().map(|v| v[at + i]);
             mixed.push(i64::from(attention::mix(&shares, values)));

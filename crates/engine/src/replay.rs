@@ -32,7 +32,7 @@ pub fn choices(
         return Ok(Vec::new());
     };
     let tokens = [prompt, before].concat();
-    let exp = &model.inner.exp;
+    let exp = &model.inner.exp.narrow;
     // The logits after position i choose the token at i + 1.
     let choose =
         |i: usize, logits: &[i32]| ops::sampler::choose(logits, sampler, i as u64 + 1, exp);

@@ -111,6 +111,40 @@ pub(crate) fn mix(path: Path, p: &[i16], pairs: &[i16], out: &mut [i32]) {
     on!(path, mix(p, pairs, out));
 }
 
+/// The EXP table in the two widths that kernels read.
+pub(crate) struct ExpTable {
+    pub(crate) narrow: [u16; 256],
+    wide: [u32; 256],
+}
+
+impl ExpTable {
+    pub(crate) fn new(narrow: [u16; 256]) -> Self {
+        ExpTable {
+            narrow,
+            wide: narrow.map(u32::from),
+        }
+    }
+}
+
+/// `exponential(distance(below))` of `ops::attention` for each score's distance below the largest; gives
+/// their sum. As there, csh is within 0..=62 and c at most 2^24.
+pub(crate) fn exponentials(
+    path: Path,
+    below: &[u32],
+    (c, csh): (u32, i32),
+    exp: &ExpTable,
+    e: &mut [u32],
+) -> u64 {
+    assert!(below.len() == e.len() && (0..=62).contains(&csh) && c <= 1 << 24);
+    on!(path, exponentials(below, (c, csh), exp, e))
+}
+
+/// `share` of `ops::attention` for each; none may come out as 2^15.
+pub(crate) fn shares(path: Path, e: &[u32], reciprocal: u64, p: &mut [i16]) {
+    assert!(e.len() == p.len() && reciprocal <= 1 << 30);
+    on!(path, shares(e, reciprocal, p));
+}
+
 thread_local! {
     static TILE: std::cell::RefCell<(Vec<i16>, Vec<i32>)> = const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
 }

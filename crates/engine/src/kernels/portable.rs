@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Dots, Vectors};
+use super::{Dots, ExpTable, Vectors};
 use crate::layout::MatrixView;
-use crate::ops::linear;
+use crate::ops::{attention, linear};
 
 pub(super) fn row_sum(matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) -> i64 {
     row_sum_body(matrix, row, w)
@@ -75,5 +75,25 @@ pub(super) fn mix(p: &[i16], pairs: &[i16], out: &mut [i32]) {
             let both = first * i32::from(v[0]) + second * i32::from(v[1]);
             *out = out.wrapping_add(both);
         }
+    }
+}
+
+pub(super) fn exponentials(
+    below: &[u32],
+    (c, csh): (u32, i32),
+    exp: &ExpTable,
+    e: &mut [u32],
+) -> u64 {
+    let mut sum = 0;
+    for (e, below) in e.iter_mut().zip(below) {
+        *e = attention::exponential(attention::distance((*below).into(), c, csh), &exp.narrow);
+        sum += u64::from(*e);
+    }
+    sum
+}
+
+pub(super) fn shares(e: &[u32], reciprocal: u64, p: &mut [i16]) {
+    for (p, e) in p.iter_mut().zip(e) {
+        *p = attention::share(*e, reciprocal) as i16;
     }
 }

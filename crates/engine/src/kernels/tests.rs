@@ -190,4 +190,34 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn a_softmax_is_its_definition_on_every_path(
+        below in prop::collection::vec(prop_oneof![Just(0u32), Just(u32::MAX), 0u32..1 << 12, 0u32..1 << 20, any::<u32>()], 1..40),
+        repeat in prop_oneof![Just(1usize), Just(700)],
+        c in prop_oneof![Just(0u32), Just(1 << 24), 0u32..1 << 24],
+        csh in prop_oneof![Just(0i32), Just(62), 0i32..40],
+        slope in 0u16..128,
+    ) {
+        use crate::ops::attention::{distance, exponential, reciprocal, share};
+        // The maximum is there, as always.
+        let mut below = below.repeat(repeat);
+        below.push(0);
+        let exp = ExpTable::new(std::array::from_fn(|i| 32_768 - slope * i as u16));
+        let expected: Vec<u32> =
+            below.iter().map(|b| exponential(distance((*b).into(), c, csh), &exp.narrow)).collect();
+        let z: u64 = expected.iter().map(|e| u64::from(*e)).sum();
+        for path in paths() {
+            let mut e = vec![7; below.len()];
+            prop_assert_eq!(exponentials(path, &below, (c, csh), &exp, &mut e), z, "{:?}", path);
+            prop_assert_eq!(&e, &expected, "{:?}", path);
+            if z > 1 << 15 {
+                let mut p = vec![7; below.len()];
+                shares(path, &e, reciprocal(z), &mut p);
+                for (p, e) in p.iter().zip(&e) {
+                    prop_assert_eq!(i64::from(*p), i64::from(share(*e, reciprocal(z))), "{:?}", path);
+                }
+            }
+        }
+    }
 }
