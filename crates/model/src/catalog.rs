@@ -93,7 +93,9 @@ fn smollm2() -> CatalogEntry {
             ),
         ],
         gguf,
-        model_id: None,
+        model_id: Some(id(
+            "23dfeda90fca42a2884857c15f39818c36b179e57276f448a44d830985f2d238",
+        )),
     }
 }
 
@@ -149,8 +151,14 @@ fn gemma3() -> CatalogEntry {
                     .to_owned(),
             ),
         ],
-        model_id: None,
+        model_id: Some(id(
+            "b478fbc5a3e180cc54b86e84b1c78835a70366b8a583bda51a40b1796440fb2b",
+        )),
     }
+}
+
+fn id(hex: &str) -> ModelId {
+    hex.parse().expect("the catalogue's ids are hex")
 }
 
 fn pinned(bytes: u64, sha256: &str) -> Pinned {

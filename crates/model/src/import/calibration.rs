@@ -20,6 +20,9 @@ use crate::tokenizer::{EncodeOptions, Tokenizer};
 const TEXT: &str = include_str!("calibration.txt");
 /// Stands between the passages of the text.
 const BREAK: &str = "%%\n";
+/// Every second piece of so many tokens also stands alone: what follows a beginning takes the
+/// largest values.
+const PIECE: usize = 12;
 
 /// Measures, writes the fractions into the file's manifest, and returns the model's id.
 pub(super) fn calibrate(
@@ -66,8 +69,8 @@ pub(super) fn calibrate(
     Ok(manifest.id())
 }
 
-/// The text's passages, and the same as a chat where the model has a template, so that control
-/// tokens are seen too.
+/// The text's passages, whole and in pieces, and as a chat where the model has a template, so that
+/// control tokens are seen too.
 fn sequences(model: &Model) -> Result<Vec<Vec<TokenId>>, ImportError> {
     let broken = |error: String| ImportError::Calibration(error);
     let blob = model.blob(Section::Tokenizer).unwrap_or_default();
@@ -76,10 +79,16 @@ fn sequences(model: &Model) -> Result<Vec<Vec<TokenId>>, ImportError> {
         add_bos: true,
         parse_special: false,
     };
+    let begin = tokenizer.encode("", options);
+    let begin = begin.map_err(|error| broken(error.to_string()))?;
     let mut sequences = Vec::new();
     for passage in TEXT.split(BREAK) {
         let tokens = tokenizer.encode(passage, options);
-        sequences.push(tokens.map_err(|error| broken(error.to_string()))?);
+        let tokens = tokens.map_err(|error| broken(error.to_string()))?;
+        for piece in tokens[begin.len()..].chunks(PIECE).step_by(2) {
+            sequences.push([&begin[..], piece].concat());
+        }
+        sequences.push(tokens);
     }
     if let Some(source) = model.blob(Section::ChatTemplate) {
         let source = String::from_utf8_lossy(source);
