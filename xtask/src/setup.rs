@@ -36,14 +36,22 @@ pub(crate) fn has_contract_tools(root: &Path) -> bool {
     forge(root).is_file()
 }
 
+/// Where the npm clients live, beside their lock file.
+pub(crate) fn npm_clients(root: &Path) -> PathBuf {
+    root.join("crates/cli/tests/foreign")
+}
+
+pub(crate) fn has_npm_clients(root: &Path) -> bool {
+    npm_clients(root).join("node_modules/@x402/fetch").is_dir()
+}
+
 pub(crate) fn run(root: &Path) -> ExitCode {
-    let npm = has_contract_tools(root)
-        || step(
-            "npm",
-            Command::new("npm")
-                .arg("ci")
-                .current_dir(root.join("contracts")),
-        );
+    let npm = [
+        (has_contract_tools(root), root.join("contracts")),
+        (has_npm_clients(root), npm_clients(root)),
+    ]
+    .into_iter()
+    .all(|(here, folder)| here || npm_ci(&folder));
     let python = has_python_clients(root) || install_python_clients(root);
     if npm && python {
         println!("setup: everything the tests need is here");
@@ -51,6 +59,15 @@ pub(crate) fn run(root: &Path) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn npm_ci(folder: &Path) -> bool {
+    let mut npm = Command::new("npm");
+    step(
+        "npm ci",
+        npm.args(["ci", "--no-audit", "--no-fund"])
+            .current_dir(folder),
+    )
 }
 
 fn install_python_clients(root: &Path) -> bool {

@@ -95,9 +95,23 @@ fn contracts(root: &Path) -> Outcome {
 
 /// Tests that drive the program with clients that other people wrote are `#[ignore]`d in a plain run.
 fn foreign_clients(root: &Path) -> Outcome {
-    if !setup::has_python_clients(root) {
-        return Outcome::Missing("run `cargo xtask setup` first (needs python3 with venv)");
+    if !setup::has_python_clients(root) || !setup::has_npm_clients(root) {
+        return Outcome::Missing(
+            "run `cargo xtask setup` first (needs npm, and python3 with venv)",
+        );
     }
+    let openai = finish(with_models(root, ignored_tests(root, "assay", "foreign")));
+    let x402 = finish(with_models(
+        root,
+        ignored_tests(root, "assay-node", "official_client"),
+    ));
+    match (openai, x402) {
+        (Outcome::Passed, Outcome::Passed) => Outcome::Passed,
+        _ => Outcome::Failed,
+    }
+}
+
+fn ignored_tests(root: &Path, package: &str, target: &str) -> Command {
     let mut command = Command::new("cargo");
     if has_nextest() {
         command.args([
@@ -105,9 +119,9 @@ fn foreign_clients(root: &Path) -> Outcome {
             "run",
             "--release",
             "-p",
-            "assay",
+            package,
             "--test",
-            "foreign",
+            target,
             "--run-ignored",
             "only",
         ]);
@@ -116,15 +130,16 @@ fn foreign_clients(root: &Path) -> Outcome {
             "test",
             "--release",
             "-p",
-            "assay",
+            package,
             "--test",
-            "foreign",
+            target,
             "--",
             "--ignored",
         ]);
     }
     command.env("ASSAY_TEST_PYTHON", setup::venv_python(root));
-    finish(with_models(root, command))
+    command.env("ASSAY_TEST_X402", setup::npm_clients(root));
+    command
 }
 
 fn finish(mut command: Command) -> Outcome {

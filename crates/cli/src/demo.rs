@@ -323,12 +323,14 @@ async fn follow(
             "benched" => {
                 tell.say(&format!("     >> {words}\n"));
                 settled |= ours;
-                match provider {
-                    Some(provider) if cheats.contains(&provider) => {
-                        drop(hunt.caught.insert(provider))
-                    }
-                    Some(provider) => drop(hunt.honest_benched.insert(provider)),
-                    None => {}
+                if let Some(provider) = provider {
+                    let is_cheat = cheats.contains(&provider);
+                    let convicted = if is_cheat {
+                        &mut hunt.caught
+                    } else {
+                        &mut hunt.honest_benched
+                    };
+                    convicted.insert(provider);
                 }
             }
             "refused" | "retried" | "failed" => tell.say(&format!("     {words}")),

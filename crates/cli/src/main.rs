@@ -22,6 +22,7 @@ mod tell;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -38,18 +39,15 @@ struct Cli {
     home: home::HomeArgs,
 
     /// Log filter, as in `info,assay_node=debug`
-    #[arg(
-        long,
-        global = true,
-        env = "ASSAY_LOG",
-        default_value = "warn",
-        value_name = "FILTER"
-    )]
+    #[arg(long, global = true, env = "ASSAY_LOG", default_value = QUIET, value_name = "FILTER")]
     log: String,
 
     #[command(subcommand)]
     command: Command,
 }
+
+/// Warnings, but for the one that a cheat gives on purpose: `assay up` says so itself.
+const QUIET: &str = "warn,assay_node::server=error";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -89,6 +87,7 @@ fn run(cli: Cli) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     // TLS is rustls with ring; an already installed provider is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();

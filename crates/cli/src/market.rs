@@ -45,7 +45,6 @@ pub(crate) struct LocalMarket {
     gateway: RunningGateway,
     nodes: Vec<LocalNode>,
     rpc: chain::RpcServer,
-    home: Home,
     _lock: HomeLock,
 }
 
@@ -98,7 +97,6 @@ impl LocalMarket {
             gateway,
             nodes,
             rpc,
-            home: home.clone(),
             _lock: lock,
         })
     }
@@ -125,7 +123,6 @@ impl LocalMarket {
             }
         }
         self.rpc.stop().await;
-        let _ = std::fs::remove_file(self.home.market_file());
         trouble.map_or(Ok(claimed), Err)
     }
 }

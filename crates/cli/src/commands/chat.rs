@@ -2,7 +2,7 @@
 
 use crate::ask::{Answered, Gateway};
 use crate::home::Home;
-use crate::live::UrlArgs;
+use crate::live::{UrlArgs, provider_name};
 use crate::output;
 use anyhow::{Context, Result};
 use assay_protocol::DurationMs;
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
     }
     if !args.question.is_empty() {
         let question = args.question.join(" ");
-        turn(&args, &gateway, &model, &mut messages, &question).await?;
+        turn(&args, home, &gateway, &model, &mut messages, &question).await?;
         return Ok(());
     }
     let terminal = std::io::stdin().is_terminal();
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
             break;
         }
         // A refusal of one turn does not end the conversation.
-        if let Err(error) = turn(&args, &gateway, &model, &mut messages, &question).await {
+        if let Err(error) = turn(&args, home, &gateway, &model, &mut messages, &question).await {
             eprintln!("{}", crate::refusal::report(&error));
             messages.pop();
         }
@@ -102,6 +102,7 @@ fn read_line(terminal: bool) -> Result<Option<String>> {
 
 async fn turn(
     args: &Args,
+    home: &Home,
     gateway: &Gateway,
     model: &str,
     messages: &mut Vec<Value>,
@@ -132,13 +133,13 @@ async fn turn(
             let _ = std::io::stdout().flush();
         })
         .await?;
-    println!("\n{}", summary(&answered));
+    println!("\n{}", summary(home, &answered));
     messages.push(json!({ "role": "assistant", "content": answered.text }));
     Ok(())
 }
 
 /// Who answered, for how much, how fast, and what vouches for it.
-pub(crate) fn summary(answered: &Answered) -> String {
+fn summary(home: &Home, answered: &Answered) -> String {
     let ms = |time: Duration| {
         output::duration(DurationMs(
             u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
@@ -154,11 +155,11 @@ pub(crate) fn summary(answered: &Answered) -> String {
             let body = &receipt.body;
             format!(
                 "[{} · {} tokens for {} · {} · {speed} · receipt {}]",
-                output::short_address(&body.provider),
+                provider_name(home, &body.provider),
                 body.statement.n_output.0,
                 output::usd(body.charged),
                 body.tier.label(),
-                output::short(&body.request_id),
+                output::short_hex(&body.request_id),
             )
         }
         None => format!(

@@ -169,7 +169,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
         "ready_ms": output::millis(started.elapsed()),
     });
     tell.event(&facts);
-    tell.say(&overview(&market));
+    tell.say(&overview(&market, &facts));
 
     let gateway = Gateway::at(&market.file.url)?;
     let outcome = tokio::select! {
@@ -265,7 +265,7 @@ pub(crate) fn check_port(listen: SocketAddr) -> Result<()> {
     }
 }
 
-fn overview(market: &LocalMarket) -> String {
+fn overview(market: &LocalMarket, facts: &serde_json::Value) -> String {
     let file = &market.file;
     let mut table = Table::new(&[
         "node",
@@ -288,11 +288,13 @@ fn overview(market: &LocalMarket) -> String {
         ]);
     }
     let deployment = market.market.deployment();
+    let bytes = |name: &str| output::bytes(facts[name].as_u64().unwrap_or(0));
     format!(
         "\n{}\n\
          model    {}\n\
          chain    {} contracts on chain {}, JSON-RPC at {}\n\
          gateway  {}/v1 speaks OpenAI\n\
+         disk     {} in use, {} downloaded now\n\
          \n\
          try it:\n\
          \n  curl -N {}/v1/chat/completions -H 'content-type: application/json' \\\n    \
@@ -304,6 +306,8 @@ fn overview(market: &LocalMarket) -> String {
         deployment.chain_id,
         file.rpc_url,
         file.url,
+        bytes("bytes_on_disk"),
+        bytes("bytes_downloaded"),
         file.url,
         file.model,
     )

@@ -1,6 +1,6 @@
 //! `market.json`: what a running market tells to the other commands of the same data folder.
 //!
-//! It may be stale after a kill: whoever reads it asks the address before believing it.
+//! It stays after the market's end, for its names: whoever reads it asks the address before believing it.
 
 use crate::home::Home;
 use crate::market::plan::Conduct;

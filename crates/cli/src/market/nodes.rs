@@ -54,10 +54,8 @@ pub(crate) async fn start(
         Conduct::Honest => {}
         Conduct::SkipsLayers => {
             let layers = model.model.manifest().dims.layers as usize;
-            // Every third layer but the first and the last: cheaper by a third, and still fluent.
-            let skip = (1..layers.saturating_sub(1))
-                .filter(|layer| layer % 3 == 1)
-                .collect();
+            // A few in the middle: cheaper, and still fluent enough that nobody would doubt it by reading.
+            let skip = (layers / 2..layers.saturating_sub(2)).step_by(6).collect();
             config.conduct = Arc::new(SkipsLayers { skip });
         }
         Conduct::Truncates => {

@@ -16,7 +16,7 @@ const READY_LIMIT: Duration = Duration::from_secs(400);
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 /// The program, with the models shared by all tests and nothing of the caller's own settings.
-pub fn assay(data: &Path) -> Command {
+pub(crate) fn assay(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
     for name in ["ASSAY_URL", "ASSAY_LOG"] {
         command.env_remove(name);
@@ -36,12 +36,12 @@ fn models_dir() -> PathBuf {
 }
 
 /// Runs a command to its end and returns what it printed, with its exit status.
-pub fn run(data: &Path, args: &[&str]) -> Output {
+pub(crate) fn run(data: &Path, args: &[&str]) -> Output {
     assay(data).args(args).output().expect("the program starts")
 }
 
 /// Runs a command that must succeed and prints JSON.
-pub fn run_json(data: &Path, args: &[&str]) -> Value {
+pub(crate) fn run_json(data: &Path, args: &[&str]) -> Value {
     let output = run(data, args);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "assay {args:?} failed: {stderr}");
@@ -53,26 +53,26 @@ pub fn run_json(data: &Path, args: &[&str]) -> Value {
     })
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A running `assay up --json`.
-pub struct Market {
+pub(crate) struct Market {
     child: Child,
     events: Receiver<Value>,
-    pub ready: Value,
+    pub(crate) ready: Value,
 }
 
 impl Market {
-    pub fn start(data: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start(data: &Path, args: &[&str]) -> Self {
         let mut market = Self::launch(data, args);
         market.ready = market.wait_for("ready", READY_LIMIT);
         market
     }
 
     /// Starts without waiting for anything.
-    pub fn launch(data: &Path, args: &[&str]) -> Self {
+    pub(crate) fn launch(data: &Path, args: &[&str]) -> Self {
         let mut command = assay(data);
         command
             .args(["up", "--json", "--listen", "127.0.0.1:0"])
@@ -96,13 +96,13 @@ impl Market {
         }
     }
 
-    pub fn wait_for(&mut self, name: &str, limit: Duration) -> Value {
+    pub(crate) fn wait_for(&mut self, name: &str, limit: Duration) -> Value {
         self.wait_until(limit, |event| event["event"] == name)
             .unwrap_or_else(|why| panic!("no event `{name}`: {why}"))
     }
 
     /// The first event that fits, or why there is none.
-    pub fn wait_until(
+    pub(crate) fn wait_until(
         &mut self,
         limit: Duration,
         fits: impl Fn(&Value) -> bool,
@@ -124,14 +124,14 @@ impl Market {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.ready["url"]
             .as_str()
             .expect("the ready event names the url")
             .to_owned()
     }
 
-    pub fn model(&self) -> String {
+    pub(crate) fn model(&self) -> String {
         self.ready["model"]
             .as_str()
             .expect("the ready event names the model")
@@ -139,17 +139,17 @@ impl Market {
     }
 
     /// As ctrl-c does.
-    pub fn interrupt(mut self) -> ExitStatus {
+    pub(crate) fn interrupt(mut self) -> ExitStatus {
         self.signal("-INT");
         self.wait()
     }
 
-    pub fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(mut self) -> ExitStatus {
         self.signal("-TERM");
         self.wait()
     }
 
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("the program can be killed");
         self.child.wait().expect("the program ends");
     }
@@ -161,7 +161,7 @@ impl Market {
         assert!(sent.expect("kill is there").success());
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let end = Instant::now() + STOP_LIMIT;
         while Instant::now() < end {
             if let Some(status) = self
@@ -186,7 +186,7 @@ impl Drop for Market {
 }
 
 /// One HTTP request over a plain socket: status, and body as JSON where it is JSON.
-pub fn http(method: &str, url: &str, body: Option<&[u8]>) -> (u16, Value) {
+pub(crate) fn http(method: &str, url: &str, body: Option<&[u8]>) -> (u16, Value) {
     let (status, text) = http_text(method, url, body);
     (
         status,
@@ -194,7 +194,7 @@ pub fn http(method: &str, url: &str, body: Option<&[u8]>) -> (u16, Value) {
     )
 }
 
-pub fn http_text(method: &str, url: &str, body: Option<&[u8]>) -> (u16, String) {
+pub(crate) fn http_text(method: &str, url: &str, body: Option<&[u8]>) -> (u16, String) {
     let mut command = Command::new("curl");
     command.args([
         "-sS",
