@@ -85,14 +85,15 @@ pub(crate) enum CloudError {
     Left(#[from] Left),
 }
 
-/// Asks a cloud and streams its answer on. Returns what it billed.
+/// Asks a cloud and streams its answer on. Returns what it billed, and the ending that is to be sent
+/// once the answer is in the list.
 pub(crate) async fn answer(
     http: &reqwest::Client,
     cloud: &CloudUpstream,
     request: &CloudRequest,
     timeouts: CloudTimeouts,
     client: &mut Client,
-) -> Result<CloudBill, CloudError> {
+) -> Result<(CloudBill, Ending), CloudError> {
     let failed = |what: String| CloudError::Failed {
         cloud: cloud.name.clone(),
         what,
@@ -144,10 +145,8 @@ pub(crate) async fn answer(
                     .ok_or_else(|| failed("gave no finish reason".into()))?;
                 let bill = tally.bill(&cloud.price);
                 client.begin(label(cloud, request))?;
-                client
-                    .send(Part::Done(Box::new(ending(stop, &bill, request))))
-                    .await?;
-                return Ok(bill);
+                let ending = ending(stop, &bill, request);
+                return Ok((bill, ending));
             }
             let event: Value = serde_json::from_slice(&event)
                 .map_err(|_| failed("sent an event that does not parse".into()))?;
@@ -183,24 +182,33 @@ fn body(cloud: &CloudUpstream, request: &CloudRequest) -> Value {
     let mut body = request.body.clone();
     body.remove("assay");
     body.insert("model".into(), json!(cloud.model));
+    // The limit that prices were compared by holds there as well.
+    if !body.contains_key("max_completion_tokens") {
+        body.insert("max_tokens".into(), json!(request.max_tokens));
+    }
     body.insert("stream".into(), json!(true));
     body.insert("stream_options".into(), json!({ "include_usage": true }));
     Value::Object(body)
 }
 
 fn label(cloud: &CloudUpstream, request: &CloudRequest) -> Label {
-    let most = Usage {
-        prompt: request.prompt,
-        cached: TokenCount(0),
-        output: TokenCount(request.max_tokens),
-    };
     Label {
         request_id: request.request_id,
         provider: format!("cloud:{}", cloud.name),
         tier: Tier::Unverified,
         price: cloud.price,
-        ceiling: cloud.price.charge(&most).unwrap_or(MicroUsd(u64::MAX)),
+        ceiling: ceiling(cloud, request),
     }
+}
+
+/// The most that this request can cost there, by list price.
+pub(crate) fn ceiling(cloud: &CloudUpstream, request: &CloudRequest) -> MicroUsd {
+    let most = Usage {
+        prompt: request.prompt,
+        cached: TokenCount(0),
+        output: TokenCount(request.max_tokens),
+    };
+    cloud.price.charge(&most).unwrap_or(MicroUsd(u64::MAX))
 }
 
 fn ending(stop: StopReason, bill: &CloudBill, request: &CloudRequest) -> Ending {

@@ -1,7 +1,7 @@
 //! Is this receipt the one for what we asked, got and agreed to pay? Pure; `audit` judges the tokens
 //! against the tokenizer, this file the commerce around them. Never decides what follows from a no.
 
-use assay_audit::{Evidence, Fault, Format, check_accounting};
+use assay_audit::{Evidence, Fault, Format, SignatureFault, check_accounting};
 use assay_model::Tokenizer;
 use assay_protocol::{
     Address, B256, Domain, DurationMs, MicroUsd, Offer, Receipt, SamplerParams, SignatureChecked,
@@ -118,9 +118,16 @@ pub(crate) fn accept(
     evidence: &Evidence,
     tokenizer: &Tokenizer,
 ) -> Result<SignatureChecked<Receipt>, Refused> {
-    let checked = evidence
-        .check_signatures()
-        .map_err(|fault| Refused::Signature(fault.to_string()))?;
+    let checked = evidence.check_signatures().map_err(|fault| match fault {
+        // Well signed, and in a name that the key does not stand for.
+        SignatureFault::DifferentProviders { receipt, offer } => {
+            Refused::Accounting(Fault::OtherProvider {
+                stated: receipt,
+                asked: offer,
+            })
+        }
+        fault => Refused::Signature(fault.to_string()),
+    })?;
     let receipt = *checked.receipt;
     commerce(asked, delivered, &receipt)?;
     check_accounting(evidence, tokenizer).map_err(Refused::Accounting)?;

@@ -476,10 +476,6 @@ mod tests {
             },
         );
         refuse(|c| c.in_flight = 4, Refusal::Full(4));
-        refuse(
-            |c| c.offer.price.output = MicroUsdPerMillionTokens(u64::MAX),
-            Refusal::AbsurdPrice,
-        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use assay_openai::{ApiError, Fallback};
 use assay_protocol::Address;
 
-use crate::answer::Client;
+use crate::answer::{Client, Part};
 use crate::buy::{Attempt, buy};
-use crate::cloud::{self, CloudError, CloudRequest, CloudTimeouts};
+use crate::cloud::{self, CloudError, CloudRequest, CloudTimeouts, CloudUpstream};
 use crate::events::What;
 use crate::follow::follow;
 use crate::gateway::Gateway;
@@ -101,20 +101,26 @@ async fn fall_back(
     last_reason: Option<String>,
 ) {
     let error = refusal(&no_route, retry_after, last_reason);
-    let clouds: Vec<_> = match job.fallback {
-        Fallback::Never => Vec::new(),
-        Fallback::Cloud => gateway
-            .clouds()
-            .iter()
-            .filter(|cloud| cloud.serves(job.model_name()))
-            .collect(),
-    };
     let request = CloudRequest {
         request_id: job.request_id,
         surface: job.surface,
         body: job.body.clone(),
         prompt: job.wanted().prompt,
         max_tokens: job.sampler.max_tokens,
+    };
+    let within_price = |cloud: &&CloudUpstream| {
+        job.max_price
+            .is_none_or(|max| cloud::ceiling(cloud, &request) <= max)
+    };
+    let clouds: Vec<_> = match job.fallback {
+        Fallback::Never => Vec::new(),
+        Fallback::Cloud => {
+            let named = gateway
+                .clouds()
+                .iter()
+                .filter(|cloud| cloud.serves(job.model_name()));
+            named.filter(within_price).collect()
+        }
     };
     let timeouts = CloudTimeouts {
         first_token: gateway.limits().first_token,
@@ -123,7 +129,7 @@ async fn fall_back(
     let mut last = None;
     for cloud in clouds {
         match cloud::answer(gateway.http(), cloud, &request, timeouts, client).await {
-            Ok(bill) => {
+            Ok((bill, ending)) => {
                 let entry = UnverifiedEntry {
                     id: job.request_id,
                     at: gateway.now(),
@@ -136,6 +142,8 @@ async fn fall_back(
                     estimated: bill.estimated,
                 };
                 gateway.keep_unverified(entry).await;
+                // Whether the client is still there changes nothing any more.
+                let _ = client.send(Part::Done(Box::new(ending))).await;
                 return;
             }
             Err(CloudError::Left(_)) => return,

@@ -45,6 +45,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl TamperProxy {
     /// Listens before the node behind it is known, so that it can be registered first.
     pub async fn start(key: Key, domain: Domain, tamper: Tamper) -> Self {
+        // Whoever came first has installed one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a free port");
@@ -181,7 +183,7 @@ fn stream(body: Body) -> Response {
 async fn demand(tamper: &Tamper, response: reqwest::Response) -> Response {
     let mut back = Response::builder().status(StatusCode::PAYMENT_REQUIRED);
     for (name, value) in response.headers() {
-        if *name == x402::PAYMENT_REQUIRED.to_ascii_lowercase() {
+        if name.as_str().eq_ignore_ascii_case(x402::PAYMENT_REQUIRED) {
             let required = x402::decode::<PaymentRequired>(value.as_bytes());
             let mut required = required.expect("an honest node's demand parses");
             for accepted in &mut required.accepts {

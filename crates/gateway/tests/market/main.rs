@@ -1,0 +1,8 @@
+//! A gateway in whole markets: an embedded chain, real nodes over real HTTP, honest and dishonest.
+//! One binary, since linking it takes longer than most of its tests.
+
+mod audits;
+mod cloud;
+mod common;
+mod misbehaviour;
+mod thin_line;
