@@ -10,7 +10,7 @@ use crate::refusal::refusal;
 use crate::tell::Tell;
 use anyhow::{Context, Result};
 use assay_audit::{AuditPolicy, PartsPerMillion};
-use assay_gateway::AuditReport;
+use assay_gateway::{AuditReport, Status};
 use assay_protocol::{Address, B256, DurationMs, MicroUsd, Receipt};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -240,7 +240,10 @@ async fn hunt(
         "  {} of a provider's first {} answers, {} of the later ones. a liar gets past {per_cheat} answers with a chance below {}\n",
         plan.audit.newcomer_rate, plan.audit.newcomer_answers, plan.audit.rate, SURVIVAL
     ));
-    let mut hunt = Hunt::default();
+    let mut hunt = Hunt {
+        caught: benched_before(tell, market, gateway, &cheats).await?,
+        ..Hunt::default()
+    };
     let most = per_cheat
         .saturating_mul(cheats.len() as u64)
         .saturating_mul(2);
@@ -276,6 +279,34 @@ async fn hunt(
         follow(tell, market, gateway, news, &receipt, &cheats, &mut hunt).await?;
     }
     conclude(tell, market, gateway, &hunt, &cheats).await
+}
+
+/// Cheats that an earlier run of this market has caught: nobody asks them any more.
+async fn benched_before(
+    tell: &Tell,
+    market: &LocalMarket,
+    gateway: &Gateway,
+    cheats: &BTreeSet<Address>,
+) -> Result<BTreeSet<Address>> {
+    let status: Status = serde_json::from_value(gateway.get("/assay/v1/status").await?)
+        .context("the gateway's status is of unknown shape")?;
+    let mut benched = BTreeSet::new();
+    for provider in status
+        .providers
+        .iter()
+        .filter(|provider| cheats.contains(&provider.address))
+    {
+        if let Some(bench) = &provider.record.bench {
+            let name = market.file.name_of(&provider.address).unwrap_or("a node");
+            tell.say(&format!(
+                "{name} was caught on {} and stays benched: {}",
+                output::date(bench.at),
+                bench.reason
+            ));
+            benched.insert(provider.address);
+        }
+    }
+    Ok(benched)
 }
 
 /// Hears what becomes of one answer: audited or not, and with what consequence.
@@ -360,10 +391,14 @@ async fn conclude(
     hunt: &Hunt,
     cheats: &BTreeSet<Address>,
 ) -> Result<()> {
-    tell.say(&format!(
-        "both cheats are caught after {} questions; {} false answers were read before, for {} in all",
-        hunt.asked, hunt.deceived, output::usd(hunt.paid_to_cheats)
-    ));
+    if hunt.asked > 0 {
+        tell.say(&format!(
+            "both cheats are caught after {} questions; {} of their answers were read on the way, for {} in all",
+            hunt.asked,
+            hunt.deceived,
+            output::usd(hunt.paid_to_cheats)
+        ));
+    }
     tell.say("what they signed convicts them: `assay receipt list` shows it, `assay receipt verify ID` proves it again\n");
     let question = QUESTIONS[3];
     tell.say(&format!(

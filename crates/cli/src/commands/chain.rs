@@ -45,9 +45,9 @@ enum Action {
         /// The clocks of a real network instead of a development chain's
         #[arg(long, requires = "token")]
         real_clocks: bool,
-        /// Where to write the deployment
-        #[arg(long, value_name = "FILE", default_value = "deployment.json")]
-        out: PathBuf,
+        /// Where to write the deployment [default: where node and gateway of this data folder look for it]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Serve an embedded chain to nodes and gateways of this machine
     Serve {
@@ -77,6 +77,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
                 },
             };
             params.min_stake = min_stake;
+            let out = out.unwrap_or_else(|| home.deployment());
             deploy(&rpc_url, &Key::load_or_create(&key)?, params, out).await
         }
         Action::Serve { listen } => serve(home, listen).await,
@@ -156,6 +157,10 @@ async fn deploy(rpc_url: &str, key: &Key, params: DeployParams, out: PathBuf) ->
             format!("see that {} can pay the gas", key.address()),
         )
     })?;
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     std::fs::write(&out, serde_json::to_string_pretty(&deployment)?)
         .with_context(|| format!("cannot write {}", out.display()))?;
     println!("registry  {}", deployment.registry);
@@ -179,9 +184,8 @@ async fn serve(home: &Home, listen: SocketAddr) -> Result<()> {
     );
     if !home.deployment().is_file() {
         println!(
-            "it has no market yet: assay chain deploy --rpc-url {} --out {}",
-            server.url(),
-            home.deployment().display()
+            "it has no market yet: assay chain deploy --rpc-url {}",
+            server.url()
         );
     }
     interrupt::asked().await;

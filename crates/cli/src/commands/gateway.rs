@@ -161,7 +161,7 @@ async fn status(home: &Home, url: &UrlArgs, json: bool) -> Result<()> {
         status.lanes.len()
     );
     println!(
-        "spent     {}; unsettled vouchers could still claim {}",
+        "spent     {} by signed receipts; vouchers allow {} beyond that",
         output::usd(status.spent),
         output::usd(status.at_risk)
     );

@@ -83,7 +83,7 @@ impl Market {
         let (sender, events) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or_else(|_| Value::String(line));
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 if sender.send(event).is_err() {
                     return;
                 }
@@ -235,4 +235,73 @@ pub(crate) fn http_text(method: &str, url: &str, body: Option<&[u8]>) -> (u16, S
         status.parse().expect("the status is a number"),
         body.to_owned(),
     )
+}
+
+/// A long-running command that says in its first lines what it serves.
+pub(crate) struct Service {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Service {
+    /// Starts it and waits for a line that contains `sign`.
+    pub(crate) fn start(data: &Path, args: &[&str], sign: &str) -> Self {
+        let mut command = assay(data);
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let service = Self { child, lines };
+        while let Ok(line) = service.lines.recv_timeout(READY_LIMIT) {
+            if line.contains(sign) {
+                return service;
+            }
+        }
+        panic!("assay {args:?} never said `{sign}`");
+    }
+
+    /// Stops it as ctrl-c does; it must end well.
+    pub(crate) fn interrupt(mut self) {
+        let sent = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("kill is there").success());
+        let end = Instant::now() + STOP_LIMIT;
+        while Instant::now() < end {
+            if let Some(status) = self
+                .child
+                .try_wait()
+                .expect("the program can be waited for")
+            {
+                assert!(status.success(), "it ended with {status}");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the program does not stop within {STOP_LIMIT:?}");
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener
+        .local_addr()
+        .expect("a listener has an address")
+        .to_string()
 }
