@@ -8,6 +8,7 @@ sol! {
     interface ITestDollar {
         function name() external view returns (string);
         function version() external view returns (string);
+        function decimals() external view returns (uint8);
         function mint(address to, uint256 value) external;
         function balanceOf(address account) external view returns (uint256);
         function transfer(address to, uint256 value) external returns (bool);

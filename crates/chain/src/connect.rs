@@ -7,6 +7,7 @@ use alloy::network::TransactionBuilder;
 use alloy::providers::{DynProvider, Provider, RootProvider};
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::types::{BlockId, BlockNumberOrTag, TransactionRequest};
+use alloy::transports::layers::RetryBackoffLayer;
 use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall;
 use assay_protocol::{Address, Timestamp};
@@ -18,6 +19,11 @@ use crate::transact::Nonces;
 /// How long one JSON-RPC request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A busy node is asked again so often, after such a pause.
+const BUSY_RETRIES_MAX: u32 = 5;
+const BUSY_PAUSE_MS: u64 = 250;
+/// The budget by which some public nodes count; so large that ours never waits for it.
+const UNITS_PER_SECOND: u64 = 1_000_000;
 
 /// A chain. Clones share the connection and the nonces.
 #[derive(Clone)]
@@ -56,7 +62,10 @@ impl Chain {
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(|e| ChainError::Unreachable(e.to_string()))?;
-        Chain::over(RpcClient::new_http_with_client(http, parsed)).await
+        // A node that is busy (429, 503) is asked again; a transaction that it took is not sent twice.
+        let retry = RetryBackoffLayer::new(BUSY_RETRIES_MAX, BUSY_PAUSE_MS, UNITS_PER_SECOND);
+        let client = RpcClient::builder().layer(retry);
+        Chain::over(client.http_with_client(http, parsed)).await
     }
 
     async fn over(client: RpcClient) -> Result<Chain, ChainError> {

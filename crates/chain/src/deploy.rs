@@ -23,7 +23,7 @@ impl Chain {
     pub async fn deploy(&self, key: &Key, params: &DeployParams) -> Result<Deployment, ChainError> {
         let (channels, collector) = self.channels(key, params).await?;
         let token = match params.token {
-            Some(token) => token,
+            Some(token) => self.with_six_decimals(token).await?,
             None => {
                 self.make("test dollar", key, artifacts::test_dollar())
                     .await?
@@ -79,6 +79,15 @@ impl Chain {
                 .await?,
             min_stake: micro_usd(U256::from(min_stake))?,
         })
+    }
+
+    /// Prices, stakes and vouchers are micro-dollars: another unit would be wrong by a power of ten.
+    async fn with_six_decimals(&self, token: Address) -> Result<Address, ChainError> {
+        let call = ITestDollar::decimalsCall {};
+        match self.view("token's decimals", token, call).await? {
+            6 => Ok(token),
+            decimals => Err(ChainError::WrongDecimals { token, decimals }),
+        }
     }
 
     /// The channels and their collector: those named, the canonical ones, or ours.

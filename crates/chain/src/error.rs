@@ -53,6 +53,10 @@ pub enum ChainError {
         "the deployment is for chain {expected}, this is chain {got}; use the addresses of this chain"
     )]
     OtherChain { expected: u64, got: u64 },
+    #[error(
+        "the token {token} has {decimals} decimals; the market counts in millionths of a dollar, so choose one with 6"
+    )]
+    WrongDecimals { token: Address, decimals: u8 },
     #[error("no contract stands at {address} ({what}); deploy first, or correct the address")]
     NoContract {
         what: &'static str,

@@ -27,6 +27,9 @@ const MINED_IN: TableDefinition<[u8; 32], u64> = TableDefinition::new("mined_in"
 /// A receipt (EIP-2718), by its block.
 const RECEIPTS: TableDefinition<u64, &[u8]> = TableDefinition::new("receipts");
 
+/// Memory for hot pages at most; redb's own default is a gigabyte.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
 /// Changes when the tables change; a file of another format is refused.
 const FORMAT: u64 = 1;
 
@@ -92,7 +95,9 @@ impl Store {
                         why: e.to_string(),
                     })?;
                 }
-                Database::create(path).map_err(|error| match error {
+                let mut builder = Database::builder();
+                builder.set_cache_size(CACHE_BYTES);
+                builder.create(path).map_err(|error| match error {
                     redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
                         path: path.to_owned(),
                     },

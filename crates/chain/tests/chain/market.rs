@@ -374,6 +374,30 @@ fn a_deployment_of_another_chain_or_without_code_is_refused() {
 }
 
 #[test]
+fn a_token_that_does_not_count_in_millionths_is_no_markets_token() {
+    on_every_chain(|scene| async move {
+        // The registry has no decimals at all; a contract of 18 would be refused by name.
+        let params = assay_chain::DeployParams {
+            token: Some(scene.market.deployment().registry),
+            ..assay_chain::DeployParams::devnet()
+        };
+        scene
+            .net
+            .chain
+            .deploy(&scene.relay, &params)
+            .await
+            .expect_err("the registry is no token");
+        let params = assay_chain::DeployParams {
+            token: Some(scene.market.deployment().token),
+            ..assay_chain::DeployParams::devnet()
+        };
+        let second = scene.net.chain.deploy(&scene.relay, &params).await.unwrap();
+        assert_eq!(second.token, scene.market.deployment().token);
+        assert_ne!(second.registry, scene.market.deployment().registry);
+    });
+}
+
+#[test]
 fn unknown_reverts_keep_their_bytes() {
     let unknown = Refusal::decode(&[1, 2, 3, 4]);
     assert_eq!(unknown.to_string(), "the contract reverted with 0x01020304");

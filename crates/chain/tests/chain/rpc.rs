@@ -344,6 +344,25 @@ async fn no_url_but_http_is_a_chain_and_silence_has_a_reason() {
     assert!(why.contains("Connection refused"), "{why}");
 }
 
+#[tokio::test]
+async fn a_busy_node_is_asked_again() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = asked.clone();
+    let node = axum::routing::post(move |axum::Json(request): axum::Json<Value>| async move {
+        if counted.fetch_add(1, Ordering::SeqCst) < 2 {
+            return Err(axum::http::StatusCode::TOO_MANY_REQUESTS);
+        }
+        let answer = json!({ "jsonrpc": "2.0", "id": request["id"], "result": "0x2a" });
+        Ok(axum::Json(answer))
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let router = axum::Router::new().route("/", node);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    assert_eq!(Chain::connect(&url).await.unwrap().chain_id(), 42);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
 #[test]
 fn keys_stay_in_a_file_that_only_their_owner_reads() {
     let folder = tempfile::tempdir().unwrap();
