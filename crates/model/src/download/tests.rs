@@ -197,7 +197,7 @@ fn a_download_resumes_where_an_earlier_run_stopped() {
     let server = serve(HashMap::from([("/m", Page::Whole(body()))]));
     let pull = Pull::new(&server);
     fs::write(
-        pull.folder.path().join("model.gguf.part"),
+        pull.folder.path().join(partial_name(&pinned(&body()))),
         &body()[..123_456],
     )
     .unwrap();
@@ -224,7 +224,11 @@ fn a_broken_off_body_is_continued() {
 fn a_server_that_ignores_ranges_starts_the_file_anew() {
     let server = serve(HashMap::from([("/m", Page::IgnoresRange(body()))]));
     let pull = Pull::new(&server);
-    fs::write(pull.folder.path().join("model.gguf.part"), [7; 1000]).unwrap();
+    fs::write(
+        pull.folder.path().join(partial_name(&pinned(&body()))),
+        [7; 1000],
+    )
+    .unwrap();
     pull.run(&entry(pinned(&body()), vec![url(&server, "/m")]))
         .unwrap();
     assert_eq!(fs::read(pull.path()).unwrap(), body());
@@ -239,7 +243,7 @@ fn a_truncated_file_is_an_error_and_stays_for_the_next_run() {
     let pull = Pull::new(&server);
     let result = pull.run(&entry(pinned(&body()), vec![url(&server, "/m")]));
     assert!(matches!(result, Err(DownloadError::NoSource { .. })));
-    assert_eq!(pull.left(), ["model.gguf.part"]);
+    assert_eq!(pull.left(), [partial_name(&pinned(&body()))]);
 }
 
 #[test]
