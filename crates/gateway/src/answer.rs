@@ -1,5 +1,7 @@
 //! An answer on its way to the client, whoever gives it: what the HTTP surface needs and no more.
 
+use std::time::Duration;
+
 use assay_openai::{ApiError, AssayAnswer};
 use assay_protocol::{B256, MicroUsd, Price, StopReason, Tier, TokenId, Usage};
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +52,8 @@ pub(crate) struct Answering {
 pub(crate) struct Client {
     label: Option<oneshot::Sender<Result<Label, ApiError>>>,
     parts: mpsc::Sender<Part>,
+    /// A client that takes nothing for this long has left.
+    stall: Duration,
 }
 
 /// The client is gone.
@@ -60,13 +64,14 @@ pub(crate) struct Left;
 /// Parts that may wait for a slow client before its provider has to.
 const PARTS_WAITING_MAX: usize = 256;
 
-pub(crate) fn channel() -> (Client, Answering) {
+pub(crate) fn channel(stall: Duration) -> (Client, Answering) {
     let (label_in, label) = oneshot::channel();
     let (parts_in, parts) = mpsc::channel(PARTS_WAITING_MAX);
     (
         Client {
             label: Some(label_in),
             parts: parts_in,
+            stall,
         },
         Answering { label, parts },
     )
@@ -87,14 +92,17 @@ impl Client {
     }
 
     pub(crate) async fn send(&self, part: Part) -> Result<(), Left> {
-        self.parts.send(part).await.map_err(|_| Left)
+        match tokio::time::timeout(self.stall, self.parts.send(part)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Left),
+        }
     }
 
     /// Ends with an error: a status if nothing was said yet, an error frame otherwise.
     pub(crate) async fn fail(&mut self, error: ApiError) {
         match self.label.take() {
             Some(sender) => drop(sender.send(Err(error))),
-            None => drop(self.parts.send(Part::Failed(error)).await),
+            None => drop(self.send(Part::Failed(error)).await),
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use assay_payments::PayerLedgerError;
+use assay_payments::payer::LaneError;
 use assay_payments::x402::{PaymentRequired, PaymentRequirements};
 use assay_protocol::MicroUsd;
 
@@ -182,9 +184,14 @@ async fn again(
             gateway.providers().forget_requirements(&provider.address);
             Err(Attempt::Failed(format!("it refuses the payment: {said}")))
         }
-        Err(error) => Err(Attempt::Failed(format!(
-            "it claims what was never promised: {error}"
-        ))),
+        // A voucher that the books do not know, but with our signature, is our own forgetting.
+        Err(LaneTrouble::Ledger(PayerLedgerError::Lane(error @ LaneError::OverClaimed { .. }))) => {
+            let reason = format!("it claims what was never promised: {error}");
+            let id = ask.request_id;
+            gateway.bench(provider.address, reason.clone(), id).await;
+            Err(Attempt::Failed(reason))
+        }
+        Err(trouble) => Err(lane_trouble(trouble)),
     }
 }
 

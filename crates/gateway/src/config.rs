@@ -79,6 +79,8 @@ pub struct GatewayLimits {
     pub first_token_per_1k_prompt: Duration,
     /// From one token to the next. There is no limit on the whole answer: a long one is not a failure.
     pub next_token: Duration,
+    /// A client that takes nothing for this long has left.
+    pub client_stall: Duration,
     /// After the client left: how long the node has to hand over the receipt for the prefix.
     pub cut_receipt: Duration,
     pub connect: Duration,
@@ -105,6 +107,7 @@ impl Default for GatewayLimits {
             first_token: Duration::from_secs(20),
             first_token_per_1k_prompt: Duration::from_secs(20),
             next_token: Duration::from_secs(20),
+            client_stall: Duration::from_secs(60),
             cut_receipt: Duration::from_secs(5),
             connect: Duration::from_secs(3),
             discovery: Duration::from_secs(5),

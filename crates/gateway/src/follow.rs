@@ -33,7 +33,7 @@ struct Running<'a> {
 /// How the tokens ended.
 enum End {
     Receipt {
-        receipt: Signed<Receipt>,
+        receipt: Box<Signed<Receipt>>,
         cached: TokenCount,
     },
     Left,
@@ -81,7 +81,7 @@ pub(crate) async fn follow(
         last_token_at: None,
     };
     match running.tokens(client).await {
-        End::Receipt { receipt, cached } => running.finish(receipt, cached, false, client).await,
+        End::Receipt { receipt, cached } => running.finish(*receipt, cached, false, client).await,
         End::Left => running.cut(provider, client).await,
         End::Failed(reason) => running.fail(reason, client).await,
     }
@@ -123,10 +123,7 @@ impl Running<'_> {
                     }
                 }
                 Ok(Piece::Receipt { receipt, cached }) => {
-                    return End::Receipt {
-                        receipt: *receipt,
-                        cached,
-                    };
+                    return End::Receipt { receipt, cached };
                 }
                 Ok(Piece::Done) => return End::Failed("it ended without a receipt".into()),
                 Err(error) => return End::Failed(error.to_string()),

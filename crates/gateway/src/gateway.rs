@@ -26,6 +26,7 @@ use crate::receipts::Refused;
 use crate::record::{Bench, Seen};
 use crate::routing::{self, Choice, NoRoute};
 use crate::serve;
+use crate::status::LastRoute;
 use crate::store::{AuditState, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry};
 
 /// A running gateway's state.
@@ -43,6 +44,8 @@ pub struct Gateway {
     /// Answers on their way.
     active: watch::Sender<usize>,
     audits: mpsc::Sender<B256>,
+    /// The newest choice with its reasons.
+    last_route: Mutex<Option<LastRoute>>,
     /// Some audit did not fit the queue and waits on disk.
     overflow: AtomicBool,
     look_again: Notify,
@@ -74,6 +77,7 @@ impl Gateway {
             started_at: clock(),
             active: watch::Sender::new(0),
             audits: parts.audits,
+            last_route: Mutex::new(None),
             overflow: AtomicBool::new(false),
             look_again: Notify::new(),
             stop: CancellationToken::new(),
@@ -136,6 +140,13 @@ impl Gateway {
 
     pub(crate) fn totals(&self) -> Totals {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn last_route(&self) -> Option<LastRoute> {
+        self.last_route
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn started_at(&self) -> u64 {
@@ -231,14 +242,23 @@ impl Gateway {
         let policy = &self.config.routing;
         let coin = u64::from_be_bytes(coin);
         let choice = routing::choose(policy, &job.wanted(), &candidates, tried, clock_ms(), coin)?;
-        tracing::debug!(request = %job.request_id, provider = %choice.provider,
-            why = %choice.why, passed_over = ?choice.passed_over, "routed");
+        let route = LastRoute {
+            request_id: job.request_id,
+            provider: choice.provider,
+            why: choice.why.clone(),
+            passed_over: choice.passed_over.clone(),
+        };
+        tracing::debug!(?route, "routed");
+        *self
+            .last_route
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(route);
         Ok(choice)
     }
 
     /// Starts to answer; the answer goes on by itself until it is whole or its client leaves.
     pub(crate) fn answer(self: &Arc<Self>, job: Job) -> Answering {
-        let (mut client, answering) = answer::channel();
+        let (mut client, answering) = answer::channel(self.limits().client_stall);
         let gateway = self.clone();
         self.active.send_modify(|active| *active += 1);
         self.tasks.spawn(async move {

@@ -384,16 +384,14 @@ async fn events(State(gateway): State<Arc<Gateway>>, Query(query): Query<Since>)
     };
     let past = stream::iter(past.iter().map(json).collect::<Vec<_>>());
     let coming = stream::unfold(coming, move |mut coming| async move {
-        loop {
-            match coming.recv().await {
-                Ok(event) => return Some((json(&event), coming)),
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    let told = frame(&json!({ "kind": "missed", "events": missed }).to_string());
-                    return Some((told, coming));
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
+        let told = match coming.recv().await {
+            Ok(event) => json(&event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                frame(&json!({ "kind": "missed", "events": missed }).to_string())
             }
-        }
+            Err(broadcast::error::RecvError::Closed) => return None,
+        };
+        Some((told, coming))
     });
     let ended = gateway.shutdown_token().cancelled_owned();
     let frames = past

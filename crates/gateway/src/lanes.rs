@@ -322,6 +322,7 @@ impl Lanes {
                     self.books(move |ledger| ledger.set_balance(id, after))
                         .await?;
                 }
+                None if lane.balance == state.balance => {}
                 None => {
                     let (id, after) = (lane.channel_id, state.balance);
                     self.books(move |ledger| ledger.set_balance(id, after))

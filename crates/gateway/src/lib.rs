@@ -39,5 +39,5 @@ pub use lanes::LaneStatus;
 pub use record::{Bench, ProviderRecord, Rest};
 pub use routing::RoutingPolicy;
 pub use server::{RunningGateway, StartError, start};
-pub use status::{ModelStatus, OfferStatus, ProviderStatus, Status};
+pub use status::{LastRoute, ModelStatus, OfferStatus, ProviderStatus, Status};
 pub use store::{AuditState, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry};

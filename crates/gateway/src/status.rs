@@ -2,7 +2,7 @@
 
 use assay_audit::AuditPolicy;
 use assay_openai::ApiError;
-use assay_protocol::{Address, Domain, MicroUsd, ModelId, Price, Timestamp};
+use assay_protocol::{Address, B256, Domain, MicroUsd, ModelId, Price, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::Gateway;
@@ -27,8 +27,19 @@ pub struct Status {
     pub totals: Totals,
     pub audit: AuditPolicy,
     pub active: usize,
+    #[serde(default)]
+    pub last_route: Option<LastRoute>,
     /// Names of configured clouds, in the order in which they are asked.
     pub clouds: Vec<String>,
+}
+
+/// A choice of the router, with what spoke for it and why the others were passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRoute {
+    pub request_id: B256,
+    pub provider: Address,
+    pub why: String,
+    pub passed_over: Vec<(Address, String)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,6 +100,7 @@ impl Gateway {
             totals: self.totals(),
             audit: *self.audit_policy(),
             active: *self.active().borrow(),
+            last_route: self.last_route(),
             clouds: self
                 .clouds()
                 .iter()

@@ -31,7 +31,8 @@ pub(crate) struct World {
 /// A node that is registered, and the proxy before it if it misbehaves.
 pub(crate) struct Player {
     pub(crate) owner: Key,
-    pub(crate) node: RunningNode,
+    /// Serves as long as the player lives.
+    _node: RunningNode,
     pub(crate) proxy: Option<TamperProxy>,
 }
 
@@ -152,7 +153,11 @@ impl World {
             .update_endpoint(&owner, &endpoint)
             .await
             .unwrap();
-        Player { owner, node, proxy }
+        Player {
+            owner,
+            _node: node,
+            proxy,
+        }
     }
 
     /// A gateway's config with a funded payer.

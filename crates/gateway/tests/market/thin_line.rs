@@ -50,6 +50,9 @@ async fn a_question_is_answered_paid_receipted_and_audited() {
     assert_eq!(status.spent, receipt.charged);
     assert_eq!(status.totals.charged, receipt.charged);
     assert_eq!(status.lanes.len(), 1);
+    let route = status.last_route.as_ref().unwrap();
+    assert!(route.why.contains("(cheapest)"), "{route:?}");
+    assert_eq!(route.passed_over[0].0, nodes[0].address());
     let served = status
         .providers
         .iter()
