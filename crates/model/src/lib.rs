@@ -2,7 +2,6 @@
 //! Start at [`Store`]. Floats stay in `gguf::quant`, `import` and `quality`; nothing that serves,
 //! pays for or audits an answer calls those.
 
-pub mod bench;
 pub mod catalog;
 mod download;
 pub mod gguf;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use assay_engine::layout;
 use assay_protocol::ModelId;
 
 use crate::catalog::CatalogEntry;
@@ -57,6 +58,8 @@ pub struct StoredModel {
     pub name: String,
     pub path: PathBuf,
     pub bytes: u64,
+    /// What its manifest says; `None` if it does not read.
+    pub id: Option<ModelId>,
     /// The GGUF that it was made from, where it is kept.
     pub gguf: Option<PathBuf>,
 }
@@ -76,7 +79,8 @@ impl Store {
     }
 
     /// Downloads and imports a model, unless it is here; gives the model file's path. What was
-    /// interrupted is resumed.
+    /// interrupted is resumed; what an older version of this program imported otherwise is imported
+    /// again from the GGUF that it kept.
     pub fn pull(
         &self,
         entry: &CatalogEntry,
@@ -95,14 +99,14 @@ impl Store {
     ) -> Result<PathBuf, StoreError> {
         let home = self.home(&entry.name)?;
         let model = home.join(MODEL_FILE);
-        if model.exists() {
+        if is_current(&model, entry) {
             return Ok(model);
         }
         self.create(&self.folder.join("downloads"))?;
         self.create(&home)?;
         let _lock = self.lock(&home)?;
         // Another process may have been quicker.
-        if model.exists() {
+        if is_current(&model, entry) {
             return Ok(model);
         }
         let gguf = home.join(GGUF_FILE);
@@ -184,6 +188,7 @@ impl Store {
             if let Ok(meta) = fs::metadata(&path) {
                 found.push(StoredModel {
                     bytes: meta.len(),
+                    id: stored_id(&path),
                     gguf: self.gguf(&name),
                     name,
                     path,
@@ -245,6 +250,24 @@ impl Store {
             path: path.clone(),
             error,
         })
+    }
+}
+
+/// The id in a model file's manifest. Reads no weights.
+fn stored_id(path: &Path) -> Option<ModelId> {
+    let file = File::open(path).ok()?;
+    // SAFETY: the map is read-only and lives for this call; model files are replaced by renaming.
+    let map = unsafe { memmap2::Mmap::map(&file) }.ok()?;
+    let manifest = layout::File::parse(&map).ok()?.manifest(&map).ok()?;
+    Some(manifest.id())
+}
+
+/// Whether a model file is the one that the catalogue names.
+fn is_current(path: &Path, entry: &CatalogEntry) -> bool {
+    match (stored_id(path), entry.model_id) {
+        (Some(found), Some(expected)) => found == expected,
+        (found, None) => found.is_some(),
+        (None, Some(_)) => false,
     }
 }
 

@@ -5,13 +5,15 @@ mod common;
 
 use std::sync::Arc;
 
+use assay_model::catalog::Pinned;
 use assay_model::gguf::Gguf;
 use assay_model::{
-    ChatMessage, EncodeOptions, ImportError, LoadedModel, OpenError, Store, TemplateError,
-    Tokenizer, TokenizerSpec, import, quality,
+    CatalogEntry, ChatMessage, EncodeOptions, ImportError, LoadedModel, OpenError, Store,
+    StoreError, TemplateError, Tokenizer, TokenizerSpec, import, quality,
 };
-use assay_protocol::TokenId;
+use assay_protocol::{ModelId, TokenId};
 use common::TinyGguf;
+use sha2::{Digest, Sha256};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}";
 
@@ -210,6 +212,50 @@ fn a_model_that_is_not_supported_says_so() {
         other => panic!("{other:?}"),
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A catalogue entry for a file that is on disk already, as after an interrupted pull.
+fn entry(gguf: &[u8], model_id: Option<ModelId>) -> CatalogEntry {
+    CatalogEntry {
+        name: "toy".to_owned(),
+        about: String::new(),
+        licence: String::new(),
+        gguf: Pinned {
+            bytes: gguf.len() as u64,
+            sha256: Sha256::digest(gguf).into(),
+        },
+        sources: Vec::new(),
+        model_id,
+    }
+}
+
+#[test]
+fn a_pull_ends_with_the_model_that_the_catalogue_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("models/toy");
+    std::fs::create_dir_all(&home).unwrap();
+    let gguf = llama().bytes();
+    std::fs::write(home.join("model.gguf"), &gguf).unwrap();
+    let store = Store::new(folder.path());
+
+    let wrong = entry(&gguf, Some(ModelId::ZERO));
+    assert!(matches!(
+        store.pull(&wrong, &mut |_| {}),
+        Err(StoreError::OtherModel { .. })
+    ));
+    assert_eq!(store.list().unwrap(), []);
+
+    // What another version imported is replaced.
+    std::fs::write(home.join("model.assay"), "an older import").unwrap();
+    let right = entry(&gguf, Some(LLAMA_ID.parse().unwrap()));
+    store.pull(&right, &mut |_| {}).unwrap();
+    assert_eq!(store.list().unwrap()[0].id, right.model_id);
+
+    // And what is here is not touched, even without the GGUF.
+    std::fs::remove_file(home.join("model.gguf")).unwrap();
+    store
+        .pull(&right, &mut |_| panic!("nothing is to be done"))
+        .unwrap();
 }
 
 #[test]

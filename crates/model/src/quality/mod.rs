@@ -174,15 +174,6 @@ fn sequences(loaded: &LoadedModel) -> Result<Vec<Text>, QualityError> {
     Ok(texts)
 }
 
-/// The report's prose as one sequence.
-pub(crate) fn prose(loaded: &LoadedModel) -> Result<Vec<TokenId>, EncodeError> {
-    let options = EncodeOptions {
-        add_bos: true,
-        parse_special: false,
-    };
-    loaded.tokenizer.encode(TEXTS[0].1, options)
-}
-
 /// Reads `user: …` and `assistant: …`; a line that opens with neither continues the turn.
 fn turns(chat: &str) -> Vec<ChatMessage> {
     let mut turns: Vec<ChatMessage> = Vec::new();
