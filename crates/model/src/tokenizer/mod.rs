@@ -20,7 +20,7 @@ pub use spec::{Algorithm, Piece, PieceClass, SpecError, Split, TokenizerSpec};
 use special::{Fragment, SpecialIndex};
 
 /// Longest text that one call encodes.
-pub const TEXT_BYTES_MAX: usize = 4 << 20;
+pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Marks a break that no special token may cross and that no token stands for; see
 /// [`crate::ChatTemplate`]. One of Unicode's 32 noncharacters, chosen so that the text has none.
