@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Who checks the answer: none, staked or optimistic
+    /// Who checks the answer: none, or staked (a secret sample is re-executed)
     #[arg(long)]
     verification: Option<String>,
 }
