@@ -126,11 +126,15 @@ impl Lanes {
         if let Some(paid) = self.try_pay(ask).await? {
             return Ok(payment(paid, None));
         }
-        let deposited = self.fund(ask, requirements).await?;
-        match self.try_pay(ask).await? {
-            Some(paid) => Ok(payment(paid, Some(deposited))),
-            None => Err(LaneTrouble::AllBusy(self.spending.lanes_per_provider)),
+        // Whoever comes without waiting may take the lane that was just funded; then another is, as
+        // long as `fund` allows one.
+        for _ in 0..=self.spending.lanes_per_provider {
+            let deposited = self.fund(ask, requirements).await?;
+            if let Some(paid) = self.try_pay(ask).await? {
+                return Ok(payment(paid, Some(deposited)));
+            }
         }
+        Err(LaneTrouble::AllBusy(self.spending.lanes_per_provider))
     }
 
     async fn try_pay(&self, ask: Ask) -> Result<Option<Paid>, LaneTrouble> {

@@ -6,7 +6,6 @@
 //! never takes a cloud's answer for a checked one. Reads no arguments and no environment.
 
 mod answer;
-mod audit_cost;
 mod auditor;
 mod buy;
 mod cloud;
@@ -29,7 +28,6 @@ mod status;
 mod store;
 mod upstream;
 
-pub use audit_cost::{AuditCost, CostError, measure as measure_audit_cost};
 pub use auditor::AuditReport;
 pub use cloud::{ApiKey, CloudUpstream};
 pub use config::{GatewayConfig, GatewayLimits, Spending};

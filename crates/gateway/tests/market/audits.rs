@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use assay_audit::{AuditPolicy, PartsPerMillion};
-use assay_gateway::{AuditState, measure_audit_cost};
+use assay_gateway::AuditState;
 use assay_node::dishonest::{SkipsLayers, Truncates};
 use assay_protocol::{MicroUsd, StopReason};
 use futures::StreamExt as _;
@@ -230,13 +230,4 @@ async fn a_thousand_audited_answers_of_honest_nodes_bring_no_accusation() {
         by_stop(StopReason::EndOfText)
     );
     assert!(by_stop(StopReason::StopString) > 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_cost_of_an_audit_is_measured_beside_its_generation() {
-    let world = World::new().await;
-    let cost = measure_audit_cost(&world.loaded.model, 1, 32, 64).unwrap();
-    assert_eq!((cost.prompt_tokens, cost.output_tokens), (32, 64));
-    assert!(cost.generated_us > 0 && cost.audited_us > 0);
-    println!("an audit costs {} of its generation", cost.share());
 }

@@ -377,6 +377,42 @@ async fn when_every_node_is_full_the_client_is_told_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lane_whose_request_was_lost_is_corrected_by_proof_and_used_again() {
+    let world = World::slow().await;
+    let node = world.tampered(3_000_000, Tamper::BreaksOffAfter(3)).await;
+    let client = world
+        .gateway_with(|c| {
+            c.audit = never();
+            c.spending.lanes_per_provider = 1;
+        })
+        .await;
+    let broken = client.stream("hello", json!({ "max_tokens": 200 })).await;
+    assert!(broken.error.is_some());
+    assert_eq!(client.status().await.lanes[0].state, "unresolved");
+    node.proxy.as_ref().unwrap().set(Tamper::Nothing);
+    // The node charged for the prefix that it had sent, and shows our own voucher for it.
+    let answer = loop {
+        let response = client.chat("hello", json!({ "max_tokens": 4 })).await;
+        if response.status() == 200 {
+            break response.json::<serde_json::Value>().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(answer["usage"]["completion_tokens"], 4);
+    let status = client.status().await;
+    assert_eq!(
+        (status.lanes.len(), status.lanes[0].state.as_str()),
+        (1, "idle")
+    );
+    let receipts = client.receipts().await;
+    assert_eq!(receipts.len(), 1);
+    let lost = status.spent.0 - receipts[0].charged.0;
+    let whole = crate::common::price(3_000_000).output.0 * 200 / 1_000_000;
+    assert!(lost > 0 && lost < whole, "{lost} of {whole}");
+    assert!(client.benched().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_recovers_is_used_again() {
     let world = World::new().await;
     let (shaky, _good) = pair(&world, Tamper::ServerError).await;
