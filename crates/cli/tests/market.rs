@@ -48,10 +48,10 @@ fn an_answer_is_streamed_paid_receipted_audited_and_remembered() {
         answer["usage"]["completion_tokens"]
     );
     assert!(receipt["charged"].as_u64().unwrap() > 0);
-    let cheapest = &addresses(&market)[0];
-    assert_eq!(
-        &receipt["provider"], cheapest,
-        "with nothing measured yet, the cheapest node is asked"
+    // One request in sixteen explores, so any of the nodes may have served it.
+    assert!(
+        addresses(&market).contains(&receipt["provider"]),
+        "{receipt}"
     );
 
     // Streaming ends with [DONE] and carries the same receipt fields.
