@@ -100,42 +100,23 @@ fn foreign_clients(root: &Path) -> Outcome {
             "run `cargo xtask setup` first (needs npm, and python3 with venv)",
         );
     }
-    let openai = finish(with_models(root, ignored_tests(root, "assay", "foreign")));
-    let x402 = finish(with_models(
-        root,
-        ignored_tests(root, "assay-node", "official_client"),
-    ));
+    let openai = finish(with_models(root, ignored_tests(root, "foreign")));
+    let x402 = finish(with_models(root, ignored_tests(root, "official_client")));
     match (openai, x402) {
         (Outcome::Passed, Outcome::Passed) => Outcome::Passed,
         _ => Outcome::Failed,
     }
 }
 
-fn ignored_tests(root: &Path, package: &str, target: &str) -> Command {
+/// Selects within the whole workspace: naming a package alone would change features and build much of it again.
+fn ignored_tests(root: &Path, target: &str) -> Command {
     let mut command = Command::new("cargo");
     if has_nextest() {
-        command.args([
-            "nextest",
-            "run",
-            "--release",
-            "-p",
-            package,
-            "--test",
-            target,
-            "--run-ignored",
-            "only",
-        ]);
+        command.args(["nextest", "run", "--release", "--workspace"]);
+        command.args(["--test", target, "--run-ignored", "only"]);
     } else {
-        command.args([
-            "test",
-            "--release",
-            "-p",
-            package,
-            "--test",
-            target,
-            "--",
-            "--ignored",
-        ]);
+        command.args(["test", "--release", "--workspace", "--test", target]);
+        command.args(["--", "--ignored"]);
     }
     command.env("ASSAY_TEST_PYTHON", setup::venv_python(root));
     command.env("ASSAY_TEST_X402", setup::npm_clients(root));
