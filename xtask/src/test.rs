@@ -60,8 +60,20 @@ fn with_models(root: &Path, mut command: Command) -> Command {
     if std::env::var_os("ASSAY_MODELS_DIR").is_none() {
         command.env("ASSAY_MODELS_DIR", root.join("target/models"));
     }
+    forget_cargo(&mut command);
     command.current_dir(root);
     command
+}
+
+/// What cargo told this program about itself would look like a change to build scripts that watch it (ring's does),
+/// and half of the dependencies would be built again.
+fn forget_cargo(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
 }
 
 fn has_nextest() -> bool {
