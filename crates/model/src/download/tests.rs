@@ -35,9 +35,7 @@ fn serve(pages: HashMap<&'static str, Page>) -> Server {
     thread::spawn(move || {
         for stream in listener.incoming() {
             count.fetch_add(1, Ordering::SeqCst);
-            if let Some(range) = answer(stream.unwrap(), &pages) {
-                seen.lock().unwrap().push(range);
-            }
+            answer(stream.unwrap(), &pages, &seen);
         }
     });
     Server {
@@ -47,8 +45,8 @@ fn serve(pages: HashMap<&'static str, Page>) -> Server {
     }
 }
 
-/// Answers one request and closes.
-fn answer(stream: TcpStream, pages: &HashMap<&'static str, Page>) -> Option<String> {
+/// Notes the request's range, answers and closes: whoever has the answer finds the range noted.
+fn answer(stream: TcpStream, pages: &HashMap<&'static str, Page>, seen: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut first = String::new();
     reader.read_line(&mut first).unwrap();
@@ -63,6 +61,7 @@ fn answer(stream: TcpStream, pages: &HashMap<&'static str, Page>) -> Option<Stri
             range = Some(value.trim().to_owned());
         }
     }
+    seen.lock().unwrap().extend(range.clone());
     let start: usize = range
         .as_deref()
         .and_then(|range| {
@@ -103,7 +102,6 @@ fn answer(stream: TcpStream, pages: &HashMap<&'static str, Page>) -> Option<Stri
             send(head, &body[start..end]);
         }
     }
-    range
 }
 
 fn partial(body: &[u8], start: usize) -> String {
