@@ -1,11 +1,13 @@
 //! The nouns of the market and their canonical bytes: ids, amounts, statement, receipt, offer,
-//! manifest. No clock, no network, no file, no float. Start at [`statement`].
+//! manifest, and the layout of a statement's trace. No clock, no network, no file, no float. Start at
+//! [`statement`].
 
 pub mod channel;
 pub mod codec;
 pub mod manifest;
 pub mod merkle;
 pub mod sampler;
+pub mod trace;
 
 mod offer;
 mod receipt;

@@ -28,7 +28,8 @@ fn node(left: &B256, right: &B256) -> B256 {
     keccak256(bytes)
 }
 
-fn bind(count: u64, top: &B256) -> B256 {
+/// The root: a tree's top with the count of its leaves.
+pub fn bind(count: u64, top: &B256) -> B256 {
     let mut bytes = [2u8; 41];
     bytes[1..9].copy_from_slice(&count.to_be_bytes());
     bytes[9..].copy_from_slice(top.as_slice());
@@ -42,7 +43,7 @@ pub fn depth(count: u64) -> u32 {
 
 /// One level up: pairs are hashed, a missing right sibling is the zero word, a pair of zero
 /// words stays the zero word and is never stored.
-fn parents(level: &[B256]) -> Vec<B256> {
+pub(crate) fn parents(level: &[B256]) -> Vec<B256> {
     level
         .chunks(2)
         .map(|pair| node(&pair[0], pair.get(1).unwrap_or(&B256::ZERO)))
@@ -107,6 +108,15 @@ pub fn open(leaves: &[B256], index: u64) -> Option<Opening> {
 impl Opening {
     /// Checks that `leaf` stands at `self.index` of the tree with this `root`.
     pub fn verify(&self, root: &B256, leaf: &B256) -> Result<(), OpeningError> {
+        if self.root(leaf)? == *root {
+            Ok(())
+        } else {
+            Err(OpeningError::WrongRoot)
+        }
+    }
+
+    /// The root of the tree that has `leaf` at `self.index`.
+    pub fn root(&self, leaf: &B256) -> Result<B256, OpeningError> {
         let (index, count) = (self.index, self.count);
         if count > LEAVES_MAX {
             return Err(OpeningError::TooManyLeaves { count });
@@ -131,11 +141,7 @@ impl Opening {
                     node(sibling, &hash)
                 }
             });
-        if bind(count, &top) == *root {
-            Ok(())
-        } else {
-            Err(OpeningError::WrongRoot)
-        }
+        Ok(bind(count, &top))
     }
 }
 
