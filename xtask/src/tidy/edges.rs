@@ -11,7 +11,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("openai", &["protocol"]),
     ("engine", &["protocol"]),
     ("model", &["protocol", "engine"]),
-    ("audit", &["protocol", "engine", "model"]),
+    ("audit", &["protocol", "engine", "model", "dispute"]),
     ("dispute", &["protocol"]),
     ("proof", &["protocol", "engine"]),
     ("chain", &["protocol", "dispute"]),
@@ -26,14 +26,16 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     (
         "gateway",
         &[
-            "protocol", "openai", "engine", "model", "audit", "chain", "payments", "proof",
+            "protocol", "openai", "engine", "model", "audit", "dispute", "chain", "payments",
+            "proof",
         ],
     ),
     ("economics", &["protocol"]),
     (
         "testkit",
         &[
-            "protocol", "openai", "engine", "model", "audit", "chain", "payments", "node",
+            "protocol", "openai", "engine", "model", "audit", "dispute", "chain", "payments",
+            "node",
         ],
     ),
     (
