@@ -42,6 +42,8 @@ contract Registry is Multicall, ReentrancyGuardTransient {
     struct Record {
         address offerKey;
         address payout;
+        /// Open disputes; beside the payout address, so that counting costs no slot of its own.
+        uint32 locks;
         uint128 stake;
         uint128 unbonding;
         uint64 unbondingReadyAt;
@@ -93,11 +95,17 @@ contract Registry is Multicall, ReentrancyGuardTransient {
     error AboveStake(address provider, uint128 amount, uint128 stake);
     error NothingUnbonding(address provider);
     error StillUnbonding(address provider, uint64 readyAt);
+    error StakeLocked(address provider, uint32 disputes);
     error NotArbiter(address caller);
     error WindowOutlivesUnbonding(uint64 window, uint64 unbonding);
 
     modifier onlyRegistered() {
         if (_records[msg.sender].offerKey == address(0)) revert NotRegistered(msg.sender);
+        _;
+    }
+
+    modifier onlyArbiter() {
+        if (msg.sender != ARBITER) revert NotArbiter(msg.sender);
         _;
     }
 
@@ -203,23 +211,38 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         _list(msg.sender, record);
     }
 
-    /// @notice Pays what has unbonded to the owner.
+    /// @notice Pays what has unbonded to the owner, once no dispute is open.
     function withdrawStake() external nonReentrant onlyRegistered {
         Record storage record = _records[msg.sender];
         uint128 amount = record.unbonding;
         if (amount == 0) revert NothingUnbonding(msg.sender);
         if (block.timestamp < record.unbondingReadyAt) revert StillUnbonding(msg.sender, record.unbondingReadyAt);
+        if (record.locks != 0) revert StakeLocked(msg.sender, record.locks);
         record.unbonding = 0;
         record.unbondingReadyAt = 0;
         emit StakeWithdrawn(msg.sender, amount);
         TOKEN.safeTransfer(msg.sender, amount);
     }
 
-    // ---------------------------------------------------------------- the arbiter's move
+    // ---------------------------------------------------------------- the arbiter's moves
+
+    /// @notice Keeps a provider's stake in for the length of a dispute.
+    function lock(address provider) external onlyArbiter {
+        _records[provider].locks += 1;
+    }
+
+    /// @notice Ends one lock.
+    function unlock(address provider) external onlyArbiter {
+        _records[provider].locks -= 1;
+    }
 
     /// @notice Takes up to `amount` of a provider's stake, bonded first, and returns what it took.
-    function slash(address provider, uint128 amount, address to) external nonReentrant returns (uint128 taken) {
-        if (msg.sender != ARBITER) revert NotArbiter(msg.sender);
+    function slash(address provider, uint128 amount, address to)
+        external
+        onlyArbiter
+        nonReentrant
+        returns (uint128 taken)
+    {
         if (to == address(0)) revert ZeroAddress();
         Record storage record = _records[provider];
         uint128 bonded = amount < record.stake ? amount : record.stake;
@@ -261,6 +284,11 @@ contract Registry is Multicall, ReentrancyGuardTransient {
     /// @notice Where released money goes.
     function payoutOf(address provider) external view returns (address) {
         return _records[provider].payout;
+    }
+
+    /// @notice Open disputes about a provider's receipts: while there are any, no stake leaves.
+    function locksOf(address provider) external view returns (uint32) {
+        return _records[provider].locks;
     }
 
     /// @notice Whether `key` signed for `provider` at that time.

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+/// @title Nodes inside the trees of `Merkle`, by height and index: which exist, and what they hash to.
+/// @notice A node at height `h` and index `i` of a tree of `count` leaves stands over the leaves from
+///         `i·2^h` on, and exists if there is one. The tree's top stands for its root, which binds the
+///         count. A reveal lists the nodes some levels below one node, in order.
+/// @dev The shape follows from the count alone, so a list of another length, a padding word as a
+///      node, and a node of another height all fold to something else.
+library Nodes {
+    /// @notice Levels that one reveal goes down at most.
+    uint256 internal constant LEVELS_MOST = 5;
+
+    /// @notice Levels between a tree's leaves and its top.
+    function heightOf(uint32 count) internal pure returns (uint256 height) {
+        while (uint256(1) << height < count) ++height;
+    }
+
+    /// @notice Levels that a reveal goes down from this height: as few reveals as `LEVELS_MOST` allows,
+    ///         and these as even as they get.
+    function levelsBelow(uint256 height) internal pure returns (uint256) {
+        if (height == 0) return 0;
+        uint256 reveals = (height + LEVELS_MOST - 1) / LEVELS_MOST;
+        return (height + reveals - 1) / reveals;
+    }
+
+    /// @notice How many nodes a reveal of this node lists.
+    function childCount(uint32 count, uint256 height, uint256 index) internal pure returns (uint256) {
+        uint256 levels = levelsBelow(height);
+        uint256 below = height - levels;
+        uint256 width = (uint256(count) + (uint256(1) << below) - 1) >> below;
+        uint256 first = index << levels;
+        uint256 room = uint256(1) << levels;
+        if (first >= width) return 0;
+        return width - first < room ? width - first : room;
+    }
+
+    /// @notice The hash of a node whose reveal lists `children`; zero if their number is not its.
+    function fold(bytes32[] calldata children, uint32 count, uint256 height, uint256 index)
+        internal
+        pure
+        returns (bytes32)
+    {
+        uint256 width = children.length;
+        if (width == 0 || width != childCount(count, height, index)) return 0;
+        bytes32[] memory level = children;
+        for (uint256 levels = levelsBelow(height); levels > 0; --levels) {
+            for (uint256 i = 0; i < width; i += 2) {
+                level[i / 2] = node(level[i], i + 1 < width ? level[i + 1] : bytes32(0));
+            }
+            width = (width + 1) / 2;
+        }
+        return _atTop(level[0], count, height);
+    }
+
+    /// @notice The hash of a node, from one of the nodes that its reveal lists and those beside it.
+    ///         Zero if the path's length is not the reveal's depth.
+    function climb(bytes32 child, uint256 index, bytes32[] calldata siblings, uint32 count, uint256 height)
+        internal
+        pure
+        returns (bytes32)
+    {
+        uint256 levels = levelsBelow(height);
+        if (siblings.length != levels) return 0;
+        bytes32 hash = child;
+        for (uint256 level = 0; level < levels; ++level) {
+            bytes32 sibling = siblings[level];
+            hash = (index >> level) & 1 == 0 ? node(hash, sibling) : node(sibling, hash);
+        }
+        return _atTop(hash, count, height);
+    }
+
+    /// @notice The hash of a chunk's bytes as a leaf.
+    function leaf(bytes calldata data) internal pure returns (bytes32) {
+        return keccak256(abi.encodePacked(bytes1(0x00), data));
+    }
+
+    /// @dev As `Merkle` hashes two nodes, without growing the memory.
+    function node(bytes32 left, bytes32 right) internal pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let words := mload(0x40)
+            mstore8(words, 0x01)
+            mstore(add(words, 0x01), left)
+            mstore(add(words, 0x21), right)
+            hash := keccak256(words, 0x41)
+        }
+    }
+
+    /// @dev Only the top's height is the tree's: every other node is lower.
+    function _atTop(bytes32 hash, uint32 count, uint256 height) private pure returns (bytes32) {
+        if (height != heightOf(count)) return hash;
+        return keccak256(abi.encodePacked(bytes1(0x02), uint64(count), hash));
+    }
+}
