@@ -8,8 +8,8 @@ use crate::market::file::MarketFile;
 use anyhow::{Context, Result};
 use assay_audit::Evidence;
 use assay_gateway::{Entry, Store};
-use assay_protocol::{Address, B256};
-use std::time::Duration;
+use assay_protocol::{Address, B256, Timestamp};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -113,6 +113,12 @@ fn no_such_receipt(id: &str) -> anyhow::Error {
         format!("there is no receipt {id}"),
         "see `assay receipt list`",
     )
+}
+
+/// This machine's clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_secs()))
 }
 
 /// A node's name in the local market, or its address.

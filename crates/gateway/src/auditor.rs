@@ -3,18 +3,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use assay_audit::{CannotAudit, Evidence, Verdict, check_accounting, reexecute};
 use assay_openai::ApiError;
-use assay_protocol::B256;
+use assay_protocol::{B256, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::events::What;
 use crate::gateway::Gateway;
 use crate::http::store_error;
-use crate::store::{AuditState, Entry};
+use crate::store::{AuditState, Due, Entry};
 
 /// What an audit found, and what it took.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,44 +32,69 @@ pub struct AuditReport {
 /// Works until the gateway stops: first what an earlier life left, then what comes.
 pub(crate) async fn run(
     gateway: Arc<Gateway>,
-    mut coming: mpsc::Receiver<B256>,
-    left_over: Vec<B256>,
+    mut coming: mpsc::Receiver<Due>,
+    left_over: Vec<Due>,
 ) {
     let stop = gateway.shutdown_token();
     let mut waiting = VecDeque::from(left_over);
     loop {
-        let id = match waiting.pop_front() {
-            Some(id) => id,
-            None => tokio::select! {
-                id = coming.recv() => match id {
-                    Some(id) => id,
+        if waiting.is_empty() {
+            tokio::select! {
+                due = coming.recv() => match due {
+                    Some(due) => waiting.push_back(due),
                     None => return,
                 },
                 () = stop.cancelled() => return,
-            },
-        };
+            }
+        }
+        while let Ok(due) = coming.try_recv() {
+            waiting.push_back(due);
+        }
         tokio::select! {
-            () = quiet(&gateway) => {}
+            () = quiet(&gateway, next_deadline(&waiting)) => {}
             () = stop.cancelled() => return,
         }
-        if let Err(error) = judge(&gateway, id).await {
-            tracing::warn!(%id, %error, "an audit did not come to a verdict");
+        let Some(due) = most_urgent(&waiting).and_then(|at| waiting.remove(at)) else {
+            continue;
+        };
+        match judge(&gateway, due.id).await {
+            Err(error) => {
+                tracing::warn!(id = %due.id, %error, "an audit did not come to a verdict");
+            }
+            Ok(_) if due.by.is_some_and(|by| by < gateway.now()) => {
+                tracing::warn!(id = %due.id, "an audit came after its answer could be challenged");
+            }
+            Ok(_) => {}
         }
         // The queue is bounded; what did not fit waits on disk.
         if waiting.is_empty() && coming.is_empty() && gateway.take_overflow() {
             match gateway.write(|store| store.scan()).await {
-                Ok((missed, _)) => waiting.extend(missed),
+                Ok(scan) => waiting.extend(scan.audits),
                 Err(error) => tracing::warn!(%error, "waiting audits cannot be read"),
             }
         }
     }
 }
 
-/// Serving comes first: waits until nothing is on its way, but not for ever.
-async fn quiet(gateway: &Gateway) {
+/// Which comes next: what has a deadline, the earliest first, then the oldest.
+fn most_urgent(waiting: &VecDeque<Due>) -> Option<usize> {
+    let by = |due: &Due| due.by.map_or(u64::MAX, |by| by.0);
+    // The first of several least ones.
+    (0..waiting.len()).min_by_key(|at| by(&waiting[*at]))
+}
+
+fn next_deadline(waiting: &VecDeque<Due>) -> Option<Timestamp> {
+    most_urgent(waiting).and_then(|at| waiting[at].by)
+}
+
+/// Serving comes first: waits until nothing is on its way, but not for ever, and not where a deadline would pass.
+async fn quiet(gateway: &Gateway, by: Option<Timestamp>) {
     let mut active = gateway.active();
     let idle = active.wait_for(|active| *active == 0);
-    let _ = tokio::time::timeout(gateway.limits().audit_patience, idle).await;
+    let patience = gateway.limits().audit_patience;
+    let left = by.map(|by| Duration::from_secs(by.0.saturating_sub(gateway.now().0) / 4));
+    let patience = left.map_or(patience, |left| left.min(patience));
+    let _ = tokio::time::timeout(patience, idle).await;
 }
 
 /// Audits one answer now and draws the consequence.

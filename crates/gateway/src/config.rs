@@ -30,6 +30,7 @@ pub struct GatewayConfig {
     /// Threads of one re-execution.
     pub audit_threads: usize,
     pub spending: Spending,
+    pub disputes: DisputePolicy,
     pub limits: GatewayLimits,
     /// The tier of a request that asks for none.
     pub tier: Tier,
@@ -60,6 +61,30 @@ impl Default for Spending {
             lanes_per_provider: 4,
             deposits_max: MicroUsd(5_000_000),
             withdraw_delay_s_max: 24 * 60 * 60,
+        }
+    }
+}
+
+/// When this gateway takes a provider to the chain by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DisputePolicy {
+    /// Whether a false answer that this gateway audited opens a dispute.
+    pub open: bool,
+    /// Games at once; more false answers wait for their turn, within their window.
+    pub games_max: usize,
+    /// The largest bond that it puts up; a market that wants more gets no dispute.
+    pub bond_max: MicroUsd,
+    /// How often an open game is looked at.
+    pub poll: Duration,
+}
+
+impl Default for DisputePolicy {
+    fn default() -> Self {
+        Self {
+            open: true,
+            games_max: 4,
+            bond_max: MicroUsd(25_000_000),
+            poll: Duration::from_millis(500),
         }
     }
 }
@@ -139,6 +164,7 @@ impl GatewayConfig {
             audit: AuditPolicy::default(),
             audit_threads: 1,
             spending: Spending::default(),
+            disputes: DisputePolicy::default(),
             limits: GatewayLimits::default(),
             tier: Tier::Staked,
             clouds: Vec::new(),

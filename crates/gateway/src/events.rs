@@ -77,6 +77,55 @@ pub enum What {
         request_id: B256,
         cloud: String,
     },
+    /// A dispute was opened on the chain.
+    Disputed {
+        request_id: B256,
+        provider: Address,
+        game: u64,
+        bond: MicroUsd,
+        gas: u64,
+    },
+    /// Somebody moved in it.
+    Moved {
+        request_id: B256,
+        provider: Address,
+        game: u64,
+        by: Mover,
+        action: String,
+        gas: Option<u64>,
+    },
+    /// The provider lost its stake.
+    Convicted {
+        request_id: B256,
+        provider: Address,
+        game: u64,
+        slashed: MicroUsd,
+        bounty: MicroUsd,
+        refund: MicroUsd,
+        burned: MicroUsd,
+    },
+    /// The game ended without a conviction.
+    NotConvicted {
+        request_id: B256,
+        provider: Address,
+        game: u64,
+        bond: MicroUsd,
+        reason: String,
+    },
+    /// A false answer that is not taken to the chain.
+    NotDisputed {
+        request_id: B256,
+        provider: Address,
+        reason: String,
+    },
+}
+
+/// A side of a game.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mover {
+    Provider,
+    Challenger,
 }
 
 impl What {
@@ -145,6 +194,55 @@ impl What {
             Self::Unverified { cloud, .. } => {
                 format!("no node could serve; cloud '{cloud}' answered, and nobody can check it")
             }
+            Self::Disputed {
+                provider,
+                game,
+                bond,
+                gas,
+                ..
+            } => format!(
+                "dispute {game} against {} is open on the chain, with a bond of {bond} ({gas} gas)",
+                short(provider)
+            ),
+            Self::Moved {
+                provider,
+                game,
+                by,
+                action,
+                gas,
+                ..
+            } => {
+                let who = match by {
+                    Mover::Provider => short(provider),
+                    Mover::Challenger => "this gateway".to_owned(),
+                };
+                let gas = gas.map_or(String::new(), |gas| format!(" ({gas} gas)"));
+                format!("dispute {game}: {who} {action}{gas}")
+            }
+            Self::Convicted {
+                provider,
+                game,
+                slashed,
+                bounty,
+                refund,
+                burned,
+                ..
+            } => format!(
+                "dispute {game}: {} is convicted and loses {slashed}: {bounty} to the challenger, {refund} to the payer, {burned} burned",
+                short(provider)
+            ),
+            Self::NotConvicted {
+                provider,
+                game,
+                reason,
+                ..
+            } => format!(
+                "dispute {game} against {} ended without a conviction: {reason}",
+                short(provider)
+            ),
+            Self::NotDisputed {
+                provider, reason, ..
+            } => format!("no dispute against {}: {reason}", short(provider)),
         }
     }
 }

@@ -231,6 +231,7 @@ impl Running<'_> {
                 sampler: Some(self.job.sampler.clone()),
                 receipt: Some(evidence.receipt),
                 payment: None,
+                final_at: self.gateway.final_at(&checked),
             },
         };
         self.say(client, text, ending).await

@@ -27,7 +27,9 @@ use crate::record::{Bench, Seen};
 use crate::routing::{self, Choice, NoRoute};
 use crate::serve;
 use crate::status::LastRoute;
-use crate::store::{AuditState, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry};
+use crate::store::{
+    AuditState, Due, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry,
+};
 
 /// A running gateway's state.
 pub struct Gateway {
@@ -43,7 +45,7 @@ pub struct Gateway {
     started_at: Timestamp,
     /// Answers on their way.
     active: watch::Sender<usize>,
-    audits: mpsc::Sender<B256>,
+    audits: mpsc::Sender<Due>,
     /// The newest choice with its reasons.
     last_route: Mutex<Option<LastRoute>>,
     /// Some audit did not fit the queue and waits on disk.
@@ -60,7 +62,7 @@ pub(crate) struct Parts {
     pub(crate) lanes: Lanes,
     pub(crate) secret: B256,
     pub(crate) totals: Totals,
-    pub(crate) audits: mpsc::Sender<B256>,
+    pub(crate) audits: mpsc::Sender<Due>,
 }
 
 impl Gateway {
@@ -311,13 +313,20 @@ impl Gateway {
             record.answered(seen, receipt.charged, clock_ms());
             before
         });
-        let sampled = job.tier != Tier::None && self.config.audit.audits(&self.secret, &id, before);
+        // Who asked for the optimistic tier was promised that every such answer is re-executed.
+        let sampled = match job.tier {
+            Tier::None => false,
+            Tier::Optimistic => true,
+            _ => self.config.audit.audits(&self.secret, &id, before),
+        };
         let audit = if sampled {
             AuditState::Waiting
         } else {
             AuditState::NotSampled
         };
-        let entry = entry(job, receipt, self.now(), audit);
+        let mut entry = entry(job, receipt, self.now(), audit);
+        entry.final_at = self.final_at(receipt);
+        let due = entry.due();
         self.totals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -325,11 +334,17 @@ impl Gateway {
         let evidence = evidence.clone();
         self.write(move |store| store.add_receipt(&entry, &evidence, &record))
             .await?;
-        if sampled && self.audits.try_send(id).is_err() {
+        if sampled && self.audits.try_send(due).is_err() {
             // It is marked as waiting on disk, and the auditor looks there when its queue is empty.
             self.overflow.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// When an answer of a tier that waits for its window becomes final.
+    pub(crate) fn final_at(&self, receipt: &Receipt) -> Option<Timestamp> {
+        let window_s = self.market().deployment().challenge_window_s;
+        (receipt.tier == Tier::Optimistic).then(|| receipt.served_at.plus_seconds(window_s))
     }
 
     /// Keeps a receipt that does not hold, and draws the consequence.
@@ -441,6 +456,8 @@ fn entry(job: &Job, receipt: &Receipt, at: Timestamp, audit: AuditState) -> Rece
         stop_reason: statement.stop_reason,
         charged: receipt.charged,
         audit,
+        final_at: None,
+        dispute: None,
     }
 }
 

@@ -95,11 +95,11 @@ pub(crate) fn job(gateway: &Gateway, surface: Surface, body: &[u8]) -> Result<Jo
 
 fn tier(asked: Option<Tier>, default: Tier) -> Result<Tier, ApiError> {
     match asked.unwrap_or(default) {
-        tier @ (Tier::None | Tier::Staked) => Ok(tier),
+        tier @ (Tier::None | Tier::Staked | Tier::Optimistic) => Ok(tier),
         tier => Err(ApiError::unsupported(
             "assay.verification",
             format!(
-                "verification '{}' is not offered yet: ask for 'staked' or 'none'",
+                "verification '{}' is not offered yet: ask for 'none', 'staked' or 'optimistic'",
                 tier.label()
             ),
         )),

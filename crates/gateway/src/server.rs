@@ -57,7 +57,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
     })?;
     let store = Store::open(&dir.join("gateway.redb"))?;
     let secret = store.secret(random_word().ok_or(StartError::NoRandomness)?)?;
-    let (waiting, totals) = store.scan()?;
+    let scan = store.scan()?;
     let ledger = PayerLedger::open(&dir.join("lanes.redb"), config.market.channel_domain())?;
     let lanes = Lanes::new(
         ledger,
@@ -82,7 +82,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
         store,
         lanes,
         secret,
-        totals,
+        totals: scan.totals,
         audits,
     };
     let gateway = Arc::new(Gateway::new(config, parts)?);
@@ -90,7 +90,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
     gateway.tasks().spawn(discovery::run(gateway.clone()));
     gateway
         .tasks()
-        .spawn(auditor::run(gateway.clone(), coming, waiting));
+        .spawn(auditor::run(gateway.clone(), coming, scan.audits));
     let stop = gateway.shutdown_token();
     let app = http::router(gateway.clone());
     let server = tokio::spawn(async move {

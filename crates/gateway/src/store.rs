@@ -46,6 +46,34 @@ pub struct ReceiptEntry {
     pub stop_reason: StopReason,
     pub charged: MicroUsd,
     pub audit: AuditState,
+    /// Until when the answer can be challenged, where its tier makes it final only then. Money of
+    /// every tier waits as long; this is about what the label promises.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_at: Option<Timestamp>,
+    /// What became of it on the chain, if it was found false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispute: Option<DisputeState>,
+}
+
+impl ReceiptEntry {
+    /// Re-executed, and out of the window in which anybody could have challenged it.
+    pub fn is_final(&self, now: Timestamp) -> bool {
+        let honest = matches!(self.audit, AuditState::Honest { .. });
+        honest && self.final_at.is_some_and(|final_at| final_at <= now)
+    }
+
+    /// What waits for the auditor.
+    pub(crate) fn due(&self) -> Due {
+        let (id, by) = (self.id, self.final_at);
+        Due { id, by }
+    }
+}
+
+/// An answer to be audited, and when that is too late to be of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) id: B256,
+    pub(crate) by: Option<Timestamp>,
 }
 
 /// An answer from a cloud: nobody signed it and nobody can check it.
@@ -88,6 +116,43 @@ pub enum AuditState {
     Failed {
         reason: String,
     },
+}
+
+/// How far the conviction of a false answer got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DisputeState {
+    /// To be opened as soon as there is room for another game.
+    Waiting,
+    Open {
+        game: u64,
+    },
+    /// This gateway's game convicted the provider.
+    Convicted {
+        game: u64,
+        bounty: MicroUsd,
+        refund: MicroUsd,
+    },
+    /// Somebody else's game did; the bond came back.
+    Returned {
+        game: u64,
+        refund: MicroUsd,
+    },
+    Lost {
+        game: u64,
+        bond: MicroUsd,
+    },
+    /// No game came of it.
+    NotOpened {
+        reason: String,
+    },
+}
+
+impl DisputeState {
+    /// There is something left to do.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Open { .. })
+    }
 }
 
 impl Entry {
@@ -220,21 +285,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let write = self.database.begin_write()?;
         {
-            let sequences = write.open_table(SEQUENCES)?;
-            let sequence = sequences
-                .get(&id.0)?
-                .ok_or(StoreError::NoSuchAnswer(*id))?
-                .value();
-            let mut entries = write.open_table(ENTRIES)?;
-            let entry = match entries.get(sequence)? {
-                Some(bytes) => serde_json::from_slice(bytes.value())?,
-                None => return Err(StoreError::NoSuchAnswer(*id)),
-            };
-            if let Entry::Receipt(mut entry) = entry {
-                entry.audit = state;
-                let bytes = serde_json::to_vec(&Entry::Receipt(entry))?;
-                entries.insert(sequence, bytes.as_slice())?;
-            }
+            amend(&write, id, |entry| entry.audit = state)?;
             if let Some((provider, record)) = record {
                 let mut table = write.open_table(PROVIDERS)?;
                 table.insert(
@@ -243,6 +294,13 @@ impl Store {
                 )?;
             }
         }
+        Ok(write.commit()?)
+    }
+
+    /// Records how a dispute about an answer stands.
+    pub fn set_dispute(&self, id: &B256, state: DisputeState) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        amend(&write, id, |entry| entry.dispute = Some(state))?;
         Ok(write.commit()?)
     }
 
@@ -306,22 +364,34 @@ impl Store {
         Ok(entries)
     }
 
-    /// One walk over all answers: what waits for an audit, oldest first, and the bill so far.
-    pub fn scan(&self) -> Result<(Vec<B256>, Totals), StoreError> {
+    /// One walk over all answers: what is left to do, oldest first, and the bill so far.
+    pub(crate) fn scan(&self) -> Result<Scan, StoreError> {
         let read = self.database.begin_read()?;
         let table = read.open_table(ENTRIES)?;
-        let (mut waiting, mut totals) = (Vec::new(), Totals::default());
+        let mut scan = Scan::default();
         for row in table.iter()? {
             let entry = parse(row?.1.value())?;
-            totals.add(&entry);
-            if let Entry::Receipt(entry) = entry
-                && entry.audit == AuditState::Waiting
-            {
-                waiting.push(entry.id);
+            scan.totals.add(&entry);
+            let Entry::Receipt(entry) = entry else {
+                continue;
+            };
+            if entry.audit == AuditState::Waiting {
+                scan.audits.push(entry.due());
+            }
+            if entry.dispute.is_some_and(|dispute| dispute.is_pending()) {
+                scan.disputes.push(entry.id);
             }
         }
-        Ok((waiting, totals))
+        Ok(scan)
     }
+}
+
+/// What an earlier life left.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) audits: Vec<Due>,
+    pub(crate) disputes: Vec<B256>,
+    pub(crate) totals: Totals,
 }
 
 /// The bill. What a cloud is thought to cost stands apart from what was paid to providers.
@@ -366,6 +436,30 @@ impl Totals {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Changes a receipt's entry where it stands.
+fn amend(
+    write: &redb::WriteTransaction,
+    id: &B256,
+    change: impl FnOnce(&mut ReceiptEntry),
+) -> Result<(), StoreError> {
+    let sequences = write.open_table(SEQUENCES)?;
+    let sequence = sequences
+        .get(&id.0)?
+        .ok_or(StoreError::NoSuchAnswer(*id))?
+        .value();
+    let mut entries = write.open_table(ENTRIES)?;
+    let entry = match entries.get(sequence)? {
+        Some(bytes) => parse(bytes.value())?,
+        None => return Err(StoreError::NoSuchAnswer(*id)),
+    };
+    if let Entry::Receipt(mut entry) = entry {
+        change(&mut entry);
+        let bytes = serde_json::to_vec(&Entry::Receipt(entry))?;
+        entries.insert(sequence, bytes.as_slice())?;
+    }
+    Ok(())
 }
 
 /// An id that is already there keeps its first answer: nothing that was stored is overwritten.

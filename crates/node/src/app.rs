@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::conduct::Conduct;
 use crate::config::Limits;
+use crate::keep::Keep;
 use crate::offers::Offers;
 use crate::order::Ware;
 use crate::till::Till;
@@ -27,6 +28,8 @@ pub(crate) struct App {
     /// The engines, one a ware, in the same order.
     pub(crate) workers: Vec<Worker>,
     pub(crate) till: Arc<Till>,
+    /// What stands behind signed receipts.
+    pub(crate) keep: Arc<Keep>,
     pub(crate) offers: Offers,
     /// Who may tokenize a prompt now.
     pub(crate) readers: Semaphore,

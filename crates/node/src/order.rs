@@ -44,12 +44,12 @@ pub(crate) fn find(wares: &[Ware], model: &str) -> Option<usize> {
 /// Makes the order. Takes as long as tokenizing takes.
 pub(crate) fn order(ware: &Ware, request: Request, fill: Fill) -> Result<Order, ApiError> {
     let tier = request.assay.verification.unwrap_or(Tier::Staked);
-    // The other tiers promise watchers or proofs that are not there yet; no receipt may say so.
-    if !matches!(tier, Tier::None | Tier::Staked) {
+    // The other tiers promise proofs that are not there yet; no receipt may say so.
+    if !matches!(tier, Tier::None | Tier::Staked | Tier::Optimistic) {
         return Err(ApiError::unsupported(
             "assay.verification",
             format!(
-                "'{}' is not offered by this node: ask for none or staked",
+                "'{}' is not offered by this node: ask for none, staked or optimistic",
                 tier.label()
             ),
         ));

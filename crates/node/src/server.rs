@@ -22,6 +22,7 @@ use crate::clock::now;
 use crate::conduct::Conduct;
 use crate::config::{Limits, NodeConfig, ServedModel};
 use crate::http::router;
+use crate::keep::{Keep, KeepError};
 use crate::offers::Offers;
 use crate::order::Ware;
 use crate::till::Till;
@@ -47,6 +48,8 @@ pub enum StartError {
     },
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error("provider {0} is not registered: register it with a stake first")]
@@ -93,7 +96,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     }
     let terms = terms(&config).await?;
     check_claims(&config, &terms)?;
-    let ledger = open_ledger(&config.data_dir, terms).await?;
+    let (ledger, keep) = open_books(&config.data_dir, terms).await?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(|source| StartError::Listen {
         address: config.listen,
@@ -147,6 +150,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
             .unwrap_or_else(|| format!("http://{address}")),
         conduct: config.conduct,
         till: Arc::new(till),
+        keep: Arc::new(keep),
         offers: Offers::new(
             templates,
             config.key.clone(),
@@ -297,14 +301,18 @@ fn check_claims(config: &NodeConfig, terms: &Terms) -> Result<(), StartError> {
     }
 }
 
-async fn open_ledger(data_dir: &std::path::Path, terms: Terms) -> Result<PayeeLedger, StartError> {
+async fn open_books(
+    data_dir: &std::path::Path,
+    terms: Terms,
+) -> Result<(PayeeLedger, Keep), StartError> {
     let dir = data_dir.to_owned();
     let task = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&dir).map_err(|source| StartError::DataDir {
             path: dir.clone(),
             source,
         })?;
-        Ok(PayeeLedger::open(&dir.join("payee.redb"), terms)?)
+        let ledger = PayeeLedger::open(&dir.join("payee.redb"), terms)?;
+        Ok((ledger, Keep::open(&dir.join("defence.redb"))?))
     });
     task.await
         .expect("opening a ledger neither panics nor is cancelled")

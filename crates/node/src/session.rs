@@ -16,6 +16,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::app::App;
 use crate::clock::now;
+use crate::keep::{KeepError, Kept};
 use crate::order::Order;
 use crate::till::Taken;
 use crate::worker::{Job, Output};
@@ -256,7 +257,26 @@ impl Session {
         let receipt = app.key.sign(body, &app.domain);
         app.pace
             .note(u64::from(body.duration.0), u64::from(usage.output.0));
-        let part = match app.till.charge(taken, receipt).await {
+        let kept = Kept {
+            receipt,
+            prompt: order.prompt,
+            sampler: order.sampler.clone(),
+            output: made.ids,
+        };
+        // From the charge on the receipt can be fetched, and whoever has it may open a game about it.
+        let kept = keep(&app, kept).await;
+        let charged = match kept {
+            Ok(()) => app
+                .till
+                .charge(taken, receipt)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => {
+                drop(taken);
+                Err(error.to_string())
+            }
+        };
+        let part = match charged {
             Ok(payment) => Part::Done(Box::new(Done {
                 stop,
                 usage,
@@ -276,6 +296,14 @@ impl Session {
         // Whoever left can still fetch the receipt.
         let _ = tokio::time::timeout(app.limits.stall_timeout, parts.send(part)).await;
     }
+}
+
+/// Keeps what would defend the receipt, off the async threads, since it waits for the disk.
+async fn keep(app: &Arc<App>, kept: Kept) -> Result<(), KeepError> {
+    let keep = Arc::clone(&app.keep);
+    tokio::task::spawn_blocking(move || keep.add(&kept))
+        .await
+        .expect("keeping neither panics nor is cancelled")
 }
 
 /// The token that a liar would put at the end.

@@ -39,6 +39,7 @@ pub(crate) fn extension(done: Done) -> AssayAnswer {
         sampler: Some(done.sampler),
         receipt: Some(done.receipt),
         payment: serde_json::to_value(&done.payment).ok(),
+        final_at: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What goes back: answers, chunks and the model list, in OpenAI's shape, with one extra field `assay` that OpenAI
 //! clients ignore and ours read.
 
-use assay_protocol::{Receipt, SamplerParams, Signed, StopReason, TokenId, Usage};
+use assay_protocol::{Receipt, SamplerParams, Signed, StopReason, Timestamp, TokenId, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Our part of an answer or of a chunk.
@@ -18,6 +18,9 @@ pub struct AssayAnswer {
     /// The same JSON that `PAYMENT-RESPONSE` carries on a plain answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payment: Option<serde_json::Value>,
+    /// Until when an answer of the optimistic tier can be challenged, in seconds since 1970; final after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

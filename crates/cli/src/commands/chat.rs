@@ -39,7 +39,8 @@ pub(crate) struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Who checks the answer: none, or staked (a secret sample is re-executed)
+    /// Who checks the answer: none, staked (a secret sample is re-executed), or optimistic (every answer is, and it is
+    /// final once nobody can challenge it any more)
     #[arg(long)]
     verification: Option<String>,
 }
@@ -153,8 +154,11 @@ fn summary(home: &Home, answered: &Answered) -> String {
     match &answered.assay.receipt {
         Some(receipt) => {
             let body = &receipt.body;
+            let final_at = answered.assay.final_at.map_or(String::new(), |at| {
+                format!(", final at {} UTC if nobody convicts it", output::date(at))
+            });
             format!(
-                "[{} · {} tokens for {} · {} · {speed} · receipt {}]",
+                "[{} · {} tokens for {} · {}{final_at} · {speed} · receipt {}]",
                 provider_name(home, &body.provider),
                 body.statement.n_output.0,
                 output::usd(body.charged),

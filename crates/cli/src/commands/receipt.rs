@@ -9,7 +9,7 @@ use crate::output::{self, Table};
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_audit::Evidence;
-use assay_gateway::{AuditState, Entry};
+use assay_gateway::{AuditState, Entry, ReceiptEntry};
 use assay_protocol::MicroUsd;
 use std::path::{Path, PathBuf};
 
@@ -124,7 +124,7 @@ async fn list(home: &Home, url: &UrlArgs, limit: usize, json: bool) -> Result<()
                     receipt.prompt_tokens.to_string(),
                     receipt.output_tokens.to_string(),
                     output::usd(receipt.charged),
-                    standing(&receipt.audit),
+                    standing(receipt),
                 ]);
             }
             Entry::Unverified(answer) => {
@@ -156,11 +156,20 @@ async fn list(home: &Home, url: &UrlArgs, limit: usize, json: bool) -> Result<()
 }
 
 /// What is known about an answer, never more.
-pub(crate) fn standing(audit: &AuditState) -> String {
-    match audit {
+pub(crate) fn standing(entry: &ReceiptEntry) -> String {
+    match &entry.audit {
         AuditState::NotSampled => "signed, not sampled".to_owned(),
         AuditState::Waiting => "audit to come".to_owned(),
-        AuditState::Honest { audited_ms } => format!("audited in {audited_ms} ms: honest"),
+        AuditState::Honest { audited_ms } => match entry.final_at {
+            None => format!("audited in {audited_ms} ms: honest"),
+            Some(_) if entry.is_final(crate::live::now()) => {
+                format!("final: audited in {audited_ms} ms, and its window is over")
+            }
+            Some(at) => format!(
+                "audited in {audited_ms} ms: honest; final at {} UTC",
+                output::date(at)
+            ),
+        },
         AuditState::Dishonest { reason } => format!("CAUGHT: {reason}"),
         AuditState::Refused { reason } => format!("REFUSED: {reason}"),
         AuditState::Failed { reason } => format!("could not be audited: {reason}"),
@@ -177,7 +186,7 @@ async fn show(home: &Home, url: &UrlArgs, id: &str, json: bool) -> Result<()> {
     let statement = &receipt.statement;
     let entries = answers.newest(10_000).await?;
     let audit = entries.iter().find_map(|entry| match entry {
-        Entry::Receipt(entry) if entry.id == receipt.request_id => Some(standing(&entry.audit)),
+        Entry::Receipt(entry) if entry.id == receipt.request_id => Some(standing(entry)),
         _ => None,
     });
     let rows = [

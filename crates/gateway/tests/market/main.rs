@@ -5,4 +5,5 @@ mod audits;
 mod cloud;
 mod common;
 mod misbehaviour;
+mod optimistic;
 mod thin_line;
