@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use assay_protocol::merkle;
 use assay_protocol::trace::{LeafId, Program, tree};
-use assay_protocol::{Address, B256, DurationMs, Statement, Timestamp};
+use assay_protocol::{Address, B256, Statement, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::facts::Fact;
 use crate::step::Step;
 
 /// Which of the trace's trees a node lies in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Stage {
     /// Over the roots of the ops.
@@ -26,7 +27,7 @@ pub enum Stage {
 
 /// A node of the trace. What is a leaf of one tree is named as the top of the next, with which it
 /// shares its hash: `new` and `child` see to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Node {
     pub stage: Stage,
     /// 0 where the stage has no op yet.
@@ -135,7 +136,7 @@ impl Node {
 }
 
 /// What stands below a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Below {
     /// The hashes of [`Node::children`].
     Children(Vec<B256>),
@@ -144,7 +145,7 @@ pub enum Below {
 }
 
 /// What a provider said of its trace, on chain or off it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reveal {
     pub node: Node,
     pub below: Below,
@@ -195,7 +196,8 @@ pub struct Held {
 /// One game.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Game {
-    pub id: u64,
+    /// The contract's name for it: one challenger's game about one receipt.
+    pub id: B256,
     /// The digest of the receipt in question.
     pub receipt: B256,
     pub statement: Statement,
@@ -206,15 +208,15 @@ pub struct Game {
     /// The root that the provider posted for this receipt, in this game or an earlier one.
     pub trace_root: Option<B256>,
     pub phase: Phase,
-    /// `None` until a root is posted.
+    /// The top of the trace before the first request; `None` until a root is posted.
     pub held: Option<Held>,
     /// All that the provider revealed under this root, in any game, in order.
     pub reveals: Vec<Reveal>,
-    /// The last moment at which the side whose turn it is may move.
+    /// The last second at which the side whose turn it is may move.
     pub deadline: Timestamp,
-    /// What is left of each side's extension.
-    pub purse_provider: DurationMs,
-    pub purse_challenger: DurationMs,
+    /// Seconds left of each side's extension.
+    pub purse_provider: u32,
+    pub purse_challenger: u32,
 }
 
 impl Game {
@@ -236,10 +238,11 @@ pub enum Move {
         root: B256,
         children: Vec<B256>,
     },
-    /// The challenger asks for what is below a child of the held node: its index among the nodes of its
-    /// height, its hash, and the siblings that lead up to the held node.
+    /// The challenger asks for what is below a child of the held node: its number among those that the
+    /// last reveal listed, its hash, and the siblings that lead up to the held node; missing ones are
+    /// zero words.
     Request {
-        index: u64,
+        index: u32,
         hash: B256,
         siblings: Vec<B256>,
     },

@@ -1,0 +1,70 @@
+//! Where two traces part: the first element of the other side's that differs from one's own. Walks
+//! down from the root along what is known; asks for no node itself.
+
+use assay_protocol::trace::ElementId;
+
+use crate::error::DisputeError;
+use crate::game::Node;
+use crate::player::Player;
+use crate::seen::Seen;
+
+/// What is known of the first difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// The roots are equal, so everything is.
+    Nowhere,
+    /// It lies below this node, whose children, or bytes, the other side has not shown.
+    Below(Node),
+    /// Here.
+    At(ElementId),
+}
+
+pub(crate) fn parting(own: &mut Player, seen: &Seen) -> Result<Parting, DisputeError> {
+    let program = own.program();
+    let mut node = Node::root(program);
+    if own.hash(&node)? == seen.root() {
+        return Ok(Parting::Nowhere);
+    }
+    while let Some(children) = node.children(program) {
+        let Some(known) = children
+            .iter()
+            .map(|child| seen.hash(child))
+            .collect::<Option<Vec<_>>>()
+        else {
+            return Ok(Parting::Below(node));
+        };
+        node = first_other(own, &children, &known)?.ok_or(DisputeError::NothingDiffers(node))?;
+    }
+    let (leaf, chunk) = node.chunk().ok_or(DisputeError::NoNode(node))?;
+    let Some(theirs) = seen.chunk(leaf, chunk) else {
+        return Ok(Parting::Below(node));
+    };
+    let ours = own.chunk(leaf, chunk)?;
+    let at = ours.iter().zip(theirs).position(|(a, b)| a != b);
+    let part = program.parts(leaf).into_iter().find(|part| {
+        let end = part.first_chunk + part.chunks;
+        (part.first_chunk..end).contains(&chunk)
+    });
+    match at.zip(part) {
+        Some((byte, part)) => Ok(Parting::At(ElementId {
+            leaf,
+            chunk,
+            slot: (byte / part.width.bytes()) as u32,
+        })),
+        None => Err(DisputeError::NothingDiffers(node)),
+    }
+}
+
+/// The first child whose hash is not one's own.
+pub(crate) fn first_other(
+    own: &mut Player,
+    children: &[Node],
+    theirs: &[assay_protocol::B256],
+) -> Result<Option<Node>, DisputeError> {
+    for (child, hash) in children.iter().zip(theirs) {
+        if own.hash(child)? != *hash {
+            return Ok(Some(*child));
+        }
+    }
+    Ok(None)
+}
