@@ -55,34 +55,16 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
         from,
         ..
     } = query;
-    let (seen, heads) = (position + 1 - from, q.len() / head_dim);
+    let seen = position + 1 - from;
     SCRATCH.with_borrow_mut(|scratch| {
+        scratch.score(path, &query, q, head_dim);
         let Scratch {
-            piece,
             scores,
             below,
             e,
             p,
+            ..
         } = scratch;
-        piece.resize(heads * seen, 0);
-        scores.clear();
-        scores.resize(heads * seen, 0);
-        let keys = cache.keys(layer, kv_head, from);
-        for start in (0..head_dim).step_by(PIECE) {
-            let task = Dots {
-                w: &keys[start..],
-                w_stride: head_dim,
-                rows: seen,
-                x: &q[start..],
-                x_stride: head_dim,
-                count: heads,
-                len: PIECE.min(head_dim - start),
-            };
-            kernels::dots(path, task, piece, seen);
-            for (score, piece) in scores.iter_mut().zip(piece.iter()) {
-                *score += i64::from(*piece);
-            }
-        }
         // Values come in pairs: a share of zero stands for the position before an odd start or past an
         // odd end.
         let lead = from & 1;
@@ -105,6 +87,55 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
     });
 }
 
+/// Gives `each` what every query head of one key head sees: the head's number within `q`, the scores
+/// and exponentials of the seen positions, and the latter's sum.
+pub(crate) fn weigh(
+    path: Path,
+    query: Query<'_>,
+    q: &[i16],
+    head_dim: usize,
+    each: &mut dyn FnMut(usize, &[i64], &[u32], u64),
+) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.score(path, &query, q, head_dim);
+        let Scratch {
+            scores, below, e, ..
+        } = scratch;
+        let seen = query.position + 1 - query.from;
+        for (head, scores) in scores.chunks_exact(seen).enumerate() {
+            let z = exponentials(path, scores, &query, below, e);
+            each(head, scores, e, z);
+        }
+    });
+}
+
+impl Scratch {
+    /// Scores of all query heads `q` of one key head against the positions that are seen.
+    fn score(&mut self, path: Path, query: &Query<'_>, q: &[i16], head_dim: usize) {
+        let (seen, heads) = (query.position + 1 - query.from, q.len() / head_dim);
+        let Scratch { piece, scores, .. } = self;
+        piece.resize(heads * seen, 0);
+        scores.clear();
+        scores.resize(heads * seen, 0);
+        let keys = query.cache.keys(query.layer, query.kv_head, query.from);
+        for start in (0..head_dim).step_by(PIECE) {
+            let task = Dots {
+                w: &keys[start..],
+                w_stride: head_dim,
+                rows: seen,
+                x: &q[start..],
+                x_stride: head_dim,
+                count: heads,
+                len: PIECE.min(head_dim - start),
+            };
+            kernels::dots(path, task, piece, seen);
+            for (score, piece) in scores.iter_mut().zip(piece.iter()) {
+                *score += i64::from(*piece);
+            }
+        }
+    }
+}
+
 /// Shares of all seen positions; where one alone has the whole share of 2^15, which 16 bits do not
 /// hold, that position instead.
 fn softmax(
@@ -114,12 +145,29 @@ fn softmax(
     (below, e): (&mut Vec<u32>, &mut Vec<u32>),
     p: &mut [i16],
 ) -> Option<usize> {
+    let z = exponentials(path, scores, query, below, e);
+    if z == 1 << 15 {
+        let max = scores.iter().max();
+        return scores.iter().position(|s| Some(s) == max);
+    }
+    kernels::shares(path, e, reciprocal(z), p);
+    None
+}
+
+/// Exponentials of all seen positions, and their sum.
+fn exponentials(
+    path: Path,
+    scores: &[i64],
+    query: &Query<'_>,
+    below: &mut Vec<u32>,
+    e: &mut Vec<u32>,
+) -> u64 {
     let Query { c, csh, exp, .. } = *query;
     let max = scores.iter().copied().max().unwrap_or(0);
     e.resize(scores.len(), 0);
     // Distances of 33 bits and more may be cut to 32 where those weigh nothing already, as in every real
     // model.
-    let z = if (u64::from(u32::MAX) * u64::from(c)) >> csh >= 16 << 8 {
+    if (u64::from(u32::MAX) * u64::from(c)) >> csh >= 16 << 8 {
         below.resize(scores.len(), 0);
         path.run(|| {
             for (below, s) in below.iter_mut().zip(scores) {
@@ -132,10 +180,5 @@ fn softmax(
             *e = exponential(distance(max - s, c, csh), &exp.narrow);
         }
         e.iter().map(|e| u64::from(*e)).sum()
-    };
-    if z == 1 << 15 {
-        return scores.iter().position(|s| *s == max);
     }
-    kernels::shares(path, e, reciprocal(z), p);
-    None
 }

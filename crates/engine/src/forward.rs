@@ -16,6 +16,7 @@ use crate::ops;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::tokenwise;
+use crate::trace::tap::Tap;
 
 /// Most logits held at once.
 const LOGITS_MAX: usize = 1 << 23;
@@ -26,6 +27,8 @@ pub(crate) struct Runner {
     crew: Crew,
     work: Work,
     clamps: Clamps,
+    /// Records a trace of the one sequence that is run.
+    tap: Option<Box<Tap>>,
 }
 
 /// Consecutive tokens of one sequence, to be appended to its cache.
@@ -68,6 +71,7 @@ impl Runner {
             },
             work: Work::default(),
             clamps: Clamps::default(),
+            tap: None,
         }
     }
 
@@ -123,7 +127,14 @@ impl Runner {
         let model = self.model.clone();
         let inner = &*model.inner;
         self.begin(inner, spans);
-        for (index, layer) in inner.layers.iter().enumerate() {
+        let layers = self
+            .tap
+            .as_ref()
+            .map_or(inner.layers.len(), |tap| tap.layers());
+        for (index, layer) in inner.layers.iter().enumerate().take(layers) {
+            if let Some(tap) = &mut self.tap {
+                tap.enter(index);
+            }
             if !model.skipped.contains(&index) {
                 self.project(inner, layer);
                 let chosen = {
@@ -132,6 +143,8 @@ impl Runner {
                 };
                 self.attention(inner, index, layer, chosen, spans);
                 self.mlp(inner, layer);
+            } else if let Some(tap) = &mut self.tap {
+                tap.skipped(&self.crew, &self.work.x);
             }
         }
         for span in spans {
@@ -152,7 +165,11 @@ impl Runner {
                 })
         });
         let Runner {
-            work, crew, clamps, ..
+            work,
+            crew,
+            clamps,
+            tap,
+            ..
         } = self;
         work.rows.clear();
         work.rows.extend(rows);
@@ -176,6 +193,9 @@ impl Runner {
                     .sum(),
             );
         });
+        if let (Some(tap), Some(first)) = (tap, work.rows.first()) {
+            tap.embedded(crew, first.position, &work.x);
+        }
     }
 
     /// Norm, then q ‖ k ‖ v into `wide`.
@@ -188,7 +208,11 @@ impl Runner {
         );
         let stride = q + 2 * kv;
         let Runner {
-            work, crew, clamps, ..
+            work,
+            crew,
+            clamps,
+            tap,
+            ..
         } = self;
         let path = crew.path;
         work.wide.resize(work.rows.len() * stride, 0);
@@ -200,6 +224,9 @@ impl Runner {
         clamps
             .qkv
             .add(crew.multiply(inner, &products, &work.input, &mut work.wide, stride));
+        if let Some(tap) = tap {
+            tap.projected(crew, layer, &work.x, &work.input, &work.wide);
+        }
         let Some(gemma) = &layer.gemma else { return };
         let (wide, dim) = (Shared::new(&mut work.wide), dims.head_dim as usize);
         crew.pool.run(work.rows.len(), &|t| {
@@ -254,7 +281,11 @@ impl Runner {
         let kv_heads = dims.kv_heads as usize;
         let (q_len, kv_len) = (dims.heads as usize * dim, kv_heads * dim);
         let Runner {
-            work, crew, clamps, ..
+            work,
+            crew,
+            clamps,
+            tap,
+            ..
         } = self;
         let path = crew.path;
         let count = work.rows.len();
@@ -302,6 +333,9 @@ impl Runner {
                 ));
             });
         }
+        if let Some(tap) = tap {
+            tap.turned(crew, &work.q, &work.k, &work.v);
+        }
         let stored = work.k.chunks_exact(kv_len).zip(work.v.chunks_exact(kv_len));
         for (row, (k, v)) in rows.iter().zip(stored) {
             spans[row.span].cache.store(index, row.position, k, v);
@@ -336,6 +370,10 @@ impl Runner {
         crew.fill(&mut work.input, count, q_len, &|t, wide, x| {
             path.run(|| tokenwise::mixed(&mixed[t * q_len..(t + 1) * q_len], wide, x))
         });
+        if let (Some(tap), Some(span)) = (tap, spans.first()) {
+            let (q, cache) = (&work.q, &*span.cache);
+            tap.attended(crew, inner, layer, cache, (q, mixed), &work.input);
+        }
         let o = Product {
             linear: &layer.o,
             fraction: fractions.v.into(),
@@ -352,7 +390,11 @@ impl Runner {
     fn mlp(&mut self, inner: &Inner, layer: &Layer) {
         self.norm_input(inner, &layer.ffn_norm);
         let Runner {
-            work, crew, clamps, ..
+            work,
+            crew,
+            clamps,
+            tap,
+            ..
         } = self;
         let path = crew.path;
         let (count, ffn) = (work.rows.len(), inner.manifest.dims.ffn as usize);
@@ -361,17 +403,26 @@ impl Runner {
         clamps
             .mlp
             .add(crew.multiply(inner, &products, &work.input, &mut work.wide, 2 * ffn));
+        if let Some(tap) = tap {
+            tap.gated(crew, layer, &work.x, &work.input, &work.wide);
+        }
         let outputs = &work.wide;
         crew.fill(&mut work.input, count, ffn, &|t, wide, x| {
             let (gate, up) = outputs[t * 2 * ffn..(t + 1) * 2 * ffn].split_at(ffn);
             path.run(|| tokenwise::product(gate, up, &inner.act, wide, x))
         });
+        if let Some(tap) = tap {
+            tap.activated(crew, inner, outputs, &work.input);
+        }
         let down = Product::new(&layer.down, 0);
         self.branch(
             inner,
             down,
             layer.gemma.as_ref().map(|gemma| &gemma.ffn_post),
         );
+        if let Some(tap) = &mut self.tap {
+            tap.leave(&self.crew);
+        }
     }
 
     /// All tokens' residuals, normalized, as the next matrix's input.
@@ -387,7 +438,11 @@ impl Runner {
     /// A matrix's result added to the residual.
     fn branch(&mut self, inner: &Inner, product: Product<'_>, post: Option<&Norm>) {
         let Runner {
-            work, crew, clamps, ..
+            work,
+            crew,
+            clamps,
+            tap,
+            ..
         } = self;
         let path = crew.path;
         let width = inner.manifest.dims.width as usize;
@@ -396,6 +451,9 @@ impl Runner {
         clamps
             .branch
             .add(crew.multiply(inner, &products, &work.input, &mut work.branch, width));
+        if let Some(tap) = tap.as_mut() {
+            tap.branched(crew, &work.branch, post);
+        }
         let (x, branch) = (Shared::new(&mut work.x), Shared::new(&mut work.branch));
         let fraction = inner.manifest.residual_fraction.into();
         crew.pool.run(work.rows.len(), &|t| {
@@ -406,6 +464,9 @@ impl Runner {
                 .residual
                 .add(path.run(|| tokenwise::add(x, branch, post, fraction)));
         });
+        if let Some(tap) = tap {
+            tap.added(crew, &work.x);
+        }
     }
 
     /// Gives `each` the logits of these tokens of the last batch, by their index in it (spans in order),
@@ -417,32 +478,78 @@ impl Runner {
     ) -> Vec<R> {
         let model = self.model.clone();
         let inner = &*model.inner;
-        let dims = &inner.manifest.dims;
-        let (vocab, width) = (dims.vocab as usize, dims.width as usize);
-        let Runner {
-            work, crew, clamps, ..
-        } = self;
-        let path = crew.path;
+        let vocab = inner.manifest.dims.vocab as usize;
         let mut results: Vec<R> = tokens.iter().map(|_| R::default()).collect();
         let at_once = (LOGITS_MAX / vocab).clamp(1, 64);
         for (tokens, results) in tokens.chunks(at_once).zip(results.chunks_mut(at_once)) {
-            let x = &work.x;
-            crew.fill(&mut work.input, tokens.len(), width, &|i, wide, out| {
-                let x = &x[tokens[i] * width..][..width];
-                path.run(|| tokenwise::normalize(x, &inner.final_norm, wide, out))
-            });
-            work.logits.resize(tokens.len() * vocab, 0);
-            let head = [Product::new(&inner.head, 0)];
-            clamps
-                .logits
-                .add(crew.multiply(inner, &head, &work.input, &mut work.logits, vocab));
-            let (logits, results) = (&work.logits, Shared::new(results));
-            crew.pool.run(tokens.len(), &|i| {
+            self.head_input(inner, tokens);
+            self.head(inner);
+            let (logits, results) = (&self.work.logits, Shared::new(results));
+            self.crew.pool.run(tokens.len(), &|i| {
                 // Safety: one task a token.
                 let result = unsafe { results.slice(i..i + 1) };
                 result[0] = each(tokens[i], &logits[i * vocab..(i + 1) * vocab]);
             });
         }
         results
+    }
+
+    /// The residuals of these tokens of the last batch, normalized, as the head's input.
+    fn head_input(&mut self, inner: &Inner, tokens: &[usize]) {
+        let width = inner.manifest.dims.width as usize;
+        let Runner { work, crew, .. } = self;
+        let (path, x) = (crew.path, &work.x);
+        crew.fill(&mut work.input, tokens.len(), width, &|i, wide, out| {
+            let x = &x[tokens[i] * width..][..width];
+            path.run(|| tokenwise::normalize(x, &inner.final_norm, wide, out))
+        });
+    }
+
+    /// The logits of the head's inputs.
+    fn head(&mut self, inner: &Inner) {
+        let vocab = inner.manifest.dims.vocab as usize;
+        let Runner {
+            work, crew, clamps, ..
+        } = self;
+        work.logits.resize(work.input.count * vocab, 0);
+        let head = [Product::new(&inner.head, 0)];
+        clamps
+            .logits
+            .add(crew.multiply(inner, &head, &work.input, &mut work.logits, vocab));
+    }
+
+    /// From now on records a trace: batches are chunks of one sequence, from its start on.
+    pub(crate) fn set_tap(&mut self, tap: Tap) {
+        self.tap = Some(Box::new(tap));
+    }
+
+    /// What was recorded.
+    ///
+    /// # Panics
+    /// Where no tap was set.
+    pub(crate) fn take_tap(&mut self) -> Tap {
+        *self.tap.take().expect("a tap was set")
+    }
+
+    /// Records what follows after the layers from those tokens of the last batch that an output follows
+    /// from.
+    pub(crate) fn tap_outputs(&mut self) {
+        let model = self.model.clone();
+        let inner = &*model.inner;
+        let Some(mut tap) = self.tap.take() else {
+            return;
+        };
+        let vocab = inner.manifest.dims.vocab as usize;
+        let at_once = (LOGITS_MAX / vocab).clamp(1, 64);
+        for tokens in tap.outputs(self.work.rows.len()).chunks(at_once) {
+            self.head_input(inner, tokens);
+            let (work, crew) = (&self.work, &self.crew);
+            tap.normed(crew, inner, tokens, &work.x, &work.input);
+            if tap.samples(tokens) {
+                self.head(inner);
+                tap.sampled(&self.crew, inner, tokens, &self.work.logits);
+            }
+        }
+        self.tap = Some(tap);
     }
 }

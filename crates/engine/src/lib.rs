@@ -20,6 +20,7 @@ pub mod replay;
 pub mod run;
 mod shared;
 mod tokenwise;
+pub mod trace;
 
 pub use batcher::{
     BatchLimits, Batcher, Event, EventKind, GenerationRequest, SequenceId, SubmitError,

@@ -35,7 +35,7 @@ pub fn logits(model: &Model, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, RunErr
         .collect())
 }
 
-fn embedded(inner: &Inner, token: TokenId) -> Vec<i32> {
+pub(crate) fn embedded(inner: &Inner, token: TokenId) -> Vec<i32> {
     let matrix = inner.embedding.view(inner);
     let mut w = vec![0; matrix.cols];
     matrix.row(token as usize, &mut w);
@@ -57,13 +57,13 @@ fn quantized(v: &[i64], base: i32) -> (Vec<i16>, i32) {
 }
 
 /// Norm that no matrix follows.
-fn normalized_to(x: &[i32], n: &Norm, fraction: i32) -> Vec<i32> {
+pub(crate) fn normalized_to(x: &[i32], n: &Norm, fraction: i32) -> Vec<i32> {
     let v = norm::norm(x, n.eps, &n.gains);
     v.iter().map(|v| rsh(*v, n.fs - fraction) as i32).collect()
 }
 
 /// A matrix against one vector; `fraction` is what of the input's fraction is not in the linear's shift.
-fn product(inner: &Inner, by: &Linear, fraction: i32, x12: &[i16], e: i32) -> Vec<i32> {
+pub(crate) fn product(inner: &Inner, by: &Linear, fraction: i32, x12: &[i16], e: i32) -> Vec<i32> {
     let matrix = by.matrix.view(inner);
     let mut w = vec![0; matrix.cols];
     (0..matrix.rows)

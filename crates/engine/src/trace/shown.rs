@@ -1,0 +1,170 @@
+//! Weight rows and table entries as a referee is shown them, each with its path to the root that the
+//! manifest states. Hashes a whole matrix for one path; asked for a few times a dispute.
+
+use assay_protocol::trace::{EntryShown, MatrixRef, RowShown, TableRef};
+use assay_protocol::{B256, merkle};
+
+use super::TraceError;
+use crate::kernels::{self, Path};
+use crate::layout::{Format, MatrixView};
+use crate::model::{Inner, Layer, Model};
+use crate::pool::Pool;
+use crate::shared::Shared;
+
+/// Rows that one task hashes.
+const ROWS: usize = 64;
+
+fn missing(what: impl std::fmt::Debug, row: u64) -> TraceError {
+    TraceError::NoSuchRow {
+        what: format!("{what:?}"),
+        row,
+    }
+}
+
+/// A row of a matrix, packed as the model file packs it.
+pub fn weight_row(
+    model: &Model,
+    threads: usize,
+    matrix: MatrixRef,
+    row: u32,
+) -> Result<RowShown, TraceError> {
+    let inner = &*model.inner;
+    let view = view(inner, matrix)
+        .filter(|view| (row as usize) < view.rows)
+        .ok_or_else(|| missing(matrix, row.into()))?;
+    let (format, data) = packed(&view, row as usize);
+    let path = merkle::open(&row_hashes(&view, threads), row.into())
+        .ok_or_else(|| missing(matrix, row.into()))?
+        .siblings;
+    Ok(RowShown { format, data, path })
+}
+
+/// An entry of a table: a gain, an entry of EXP or ACT, a position's RoPE row.
+pub fn entry(model: &Model, table: TableRef, index: u64) -> Result<EntryShown, TraceError> {
+    let inner = &*model.inner;
+    let entries = entries(inner, table).ok_or_else(|| missing(table, index))?;
+    let hashes: Vec<B256> = entries.iter().map(|data| merkle::leaf(data)).collect();
+    let path = merkle::open(&hashes, index).ok_or_else(|| missing(table, index))?;
+    Ok(EntryShown {
+        data: entries[path.index as usize].clone(),
+        path: path.siblings,
+    })
+}
+
+fn layer(inner: &Inner, number: u32) -> Option<&Layer> {
+    inner.layers.get(number as usize)
+}
+
+fn view(inner: &Inner, matrix: MatrixRef) -> Option<MatrixView<'_>> {
+    let of = |number, pick: fn(&Layer) -> &crate::model::Linear| {
+        layer(inner, number).map(|layer| &pick(layer).matrix)
+    };
+    let matrix = match matrix {
+        MatrixRef::Embedding => Some(&inner.embedding),
+        MatrixRef::Head => Some(&inner.head.matrix),
+        MatrixRef::Q(l) => of(l, |layer| &layer.q),
+        MatrixRef::K(l) => of(l, |layer| &layer.k),
+        MatrixRef::V(l) => of(l, |layer| &layer.v),
+        MatrixRef::O(l) => of(l, |layer| &layer.o),
+        MatrixRef::Gate(l) => of(l, |layer| &layer.gate),
+        MatrixRef::Up(l) => of(l, |layer| &layer.up),
+        MatrixRef::Down(l) => of(l, |layer| &layer.down),
+    };
+    Some(matrix?.view(inner))
+}
+
+/// All entries of a table, in the bytes that their leaves hash.
+fn entries(inner: &Inner, table: TableRef) -> Option<Vec<Vec<u8>>> {
+    let gains = |norm: &crate::model::Norm| -> Vec<Vec<u8>> {
+        norm.gains
+            .iter()
+            .map(|g| g.to_be_bytes().to_vec())
+            .collect()
+    };
+    let shorts = |table: &[u16]| -> Vec<Vec<u8>> {
+        table.iter().map(|t| t.to_be_bytes().to_vec()).collect()
+    };
+    let gemma = |l| layer(inner, l).and_then(|layer| layer.gemma.as_ref());
+    match table {
+        TableRef::Exp => Some(shorts(&inner.exp.narrow)),
+        TableRef::Act => Some(shorts(&inner.act[..])),
+        TableRef::Rope(table) => {
+            let table = usize::from(table);
+            let positions = 0..inner.manifest.dims.context_max as usize;
+            let position = |position| {
+                let at = inner.rope_at(table, position);
+                (0..at.frequencies())
+                    .map(|i| at.get(i))
+                    .flat_map(|(cos, sin)| [cos.to_be_bytes(), sin.to_be_bytes()])
+                    .flatten()
+                    .collect()
+            };
+            (table < inner.manifest.rope_roots.len()).then(|| positions.map(position).collect())
+        }
+        TableRef::AttentionNorm(l) => layer(inner, l).map(|layer| gains(&layer.attention_norm)),
+        TableRef::QNorm(l) => gemma(l).map(|norms| gains(&norms.q_norm)),
+        TableRef::KNorm(l) => gemma(l).map(|norms| gains(&norms.k_norm)),
+        TableRef::AttentionPost(l) => gemma(l).map(|norms| gains(&norms.attention_post)),
+        TableRef::FfnNorm(l) => layer(inner, l).map(|layer| gains(&layer.ffn_norm)),
+        TableRef::FfnPost(l) => gemma(l).map(|norms| gains(&norms.ffn_post)),
+        TableRef::FinalNorm => Some(gains(&inner.final_norm)),
+    }
+}
+
+/// The number of a row's packing, and its bytes: the file's numbers, turned big-endian and brought
+/// together block by block.
+fn packed(view: &MatrixView<'_>, row: usize) -> (u8, Vec<u8>) {
+    let (codes, d, m) = (view.codes(row), view.factors(row), view.offsets(row));
+    let swapped = |shorts: &[u8], i: usize| [shorts[2 * i + 1], shorts[2 * i]];
+    let mut data = view.scale(row).to_be_bytes().to_vec();
+    let blocks = |data: &mut Vec<u8>, len: usize| {
+        for (b, codes) in codes.chunks_exact(len).enumerate() {
+            data.extend(swapped(d, b));
+            if !m.is_empty() {
+                data.extend(swapped(m, b));
+            }
+            data.extend(codes);
+        }
+    };
+    let format = match view.format {
+        Format::I16 => {
+            (0..view.cols).for_each(|i| data.extend(swapped(codes, i)));
+            0
+        }
+        Format::U4 => {
+            blocks(&mut data, 16);
+            1
+        }
+        Format::I8x32 => {
+            blocks(&mut data, 32);
+            2
+        }
+        Format::I8x16 => {
+            blocks(&mut data, 16);
+            3
+        }
+    };
+    (format, data)
+}
+
+/// The leaves of all rows.
+fn row_hashes(view: &MatrixView<'_>, threads: usize) -> Vec<B256> {
+    let (pool, path) = (Pool::new(threads.max(1)), Path::detect());
+    let mut hashes = vec![B256::ZERO; view.rows];
+    let shared = Shared::new(&mut hashes);
+    pool.run(view.rows.div_ceil(ROWS), &|task| {
+        let rows = task * ROWS..view.rows.min((task + 1) * ROWS);
+        // Safety: one task a run of rows.
+        let hashes = unsafe { shared.slice(rows.clone()) };
+        let mut w = vec![0i16; view.cols];
+        let mut data = Vec::with_capacity(2 + 2 * view.cols);
+        for (row, hash) in rows.zip(hashes) {
+            kernels::unpack(path, view, row, &mut w);
+            data.clear();
+            data.extend_from_slice(&view.scale(row).to_be_bytes());
+            data.extend(w.iter().flat_map(|w| w.to_be_bytes()));
+            *hash = merkle::leaf(&data);
+        }
+    });
+    hashes
+}
