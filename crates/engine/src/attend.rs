@@ -94,7 +94,7 @@ pub(crate) fn weigh(
     query: Query<'_>,
     q: &[i16],
     head_dim: usize,
-    each: &mut dyn FnMut(usize, &[i64], &[u32], u64),
+    mut each: impl FnMut(usize, &[i64], &[u32], u64),
 ) {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.score(path, &query, q, head_dim);

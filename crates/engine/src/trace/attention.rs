@@ -56,62 +56,56 @@ impl Attention<'_> {
             };
             let lead = query.from - start;
             let heads = group / dim;
-            weigh(
-                self.path,
-                query,
-                q,
-                dim,
-                &mut |within, scores, weights, z| {
-                    let head = kv_head * heads + within;
-                    let max = scores.iter().copied().max().unwrap_or(0);
-                    let at = scores.iter().position(|s| *s == max).unwrap_or(0);
-                    seen.extend([(query.from + at) as i64, max]);
-                    e[lead..lead + weights.len()].copy_from_slice(weights);
-                    let exps = &mut exps[head * blocks * block..][..blocks * block];
-                    for (to, e) in exps.iter_mut().zip(&e) {
-                        *to = *e as u16;
-                    }
-                    let mut sum = 0;
-                    for e in e.chunks_exact(block) {
-                        sum += e.iter().map(|e| i64::from(*e)).sum::<i64>();
-                        sums.push(sum);
-                    }
-                    // One that has the whole share of 2^15 alone is mixed as it is: 16 bits do not hold it.
-                    let alone = (z == 1 << 15).then_some(query.from + at);
-                    if alone.is_none() {
-                        kernels::shares(self.path, &e, reciprocal(z), &mut p);
-                    }
-                    for b in 0..blocks {
-                        let positions = start + b * block..start + (b + 1) * block;
-                        match alone {
-                            Some(alone) if positions.contains(&alone) => {
-                                for (i, mix) in mix.iter_mut().enumerate() {
-                                    let v = self.cache.value(self.number, kv_head, alone, i);
-                                    *mix = i32::from(v) << 15;
-                                }
-                            }
-                            Some(_) => mix.fill(0),
-                            None => {
-                                let pairs =
-                                    self.cache
-                                        .value_pairs(self.number, kv_head, positions.start);
-                                let p = &p[b * block..(b + 1) * block];
-                                kernels::mix(self.path, p, pairs, &mut mix);
+            weigh(self.path, query, q, dim, |within, scores, weights, z| {
+                let head = kv_head * heads + within;
+                let max = scores.iter().copied().max().unwrap_or(0);
+                let at = scores.iter().position(|s| *s == max).unwrap_or(0);
+                seen.extend([(query.from + at) as i64, max]);
+                e[lead..lead + weights.len()].copy_from_slice(weights);
+                let exps = &mut exps[head * blocks * block..][..blocks * block];
+                for (to, e) in exps.iter_mut().zip(&e) {
+                    *to = *e as u16;
+                }
+                let mut sum = 0;
+                for e in e.chunks_exact(block) {
+                    sum += e.iter().map(|e| i64::from(*e)).sum::<i64>();
+                    sums.push(sum);
+                }
+                // One that has the whole share of 2^15 alone is mixed as it is: 16 bits do not hold it.
+                let alone = (z == 1 << 15).then_some(query.from + at);
+                if alone.is_none() {
+                    kernels::shares(self.path, &e, reciprocal(z), &mut p);
+                }
+                for b in 0..blocks {
+                    let positions = start + b * block..start + (b + 1) * block;
+                    match alone {
+                        Some(alone) if positions.contains(&alone) => {
+                            for (i, mix) in mix.iter_mut().enumerate() {
+                                let v = self.cache.value(self.number, kv_head, alone, i);
+                                *mix = i32::from(v) << 15;
                             }
                         }
-                        let width = kv_heads * group;
-                        let (before, from) = mixes.split_at_mut(b * width);
-                        let to = &mut from[head * dim..(head + 1) * dim];
-                        to.copy_from_slice(&mix);
-                        if b > 0 {
-                            let before = &before[(b - 1) * width + head * dim..][..dim];
-                            for (to, before) in to.iter_mut().zip(before) {
-                                *to += before;
-                            }
+                        Some(_) => mix.fill(0),
+                        None => {
+                            let pairs =
+                                self.cache
+                                    .value_pairs(self.number, kv_head, positions.start);
+                            let p = &p[b * block..(b + 1) * block];
+                            kernels::mix(self.path, p, pairs, &mut mix);
                         }
                     }
-                },
-            );
+                    let width = kv_heads * group;
+                    let (before, from) = mixes.split_at_mut(b * width);
+                    let to = &mut from[head * dim..(head + 1) * dim];
+                    to.copy_from_slice(&mix);
+                    if b > 0 {
+                        let before = &before[(b - 1) * width + head * dim..][..dim];
+                        for (to, before) in to.iter_mut().zip(before) {
+                            *to += before;
+                        }
+                    }
+                }
+            });
         }
         record.i64s(&seen);
         record.u16s(&exps);
