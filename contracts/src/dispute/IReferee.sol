@@ -74,10 +74,7 @@ struct Fact {
 interface IReferee {
     /// @notice Whether `step`, an `abi.encode(Step)`, shows a false element of the trace under
     ///         `traceRoot`, or a token that the trace does not choose.
-    function convicts(Statement calldata statement, bytes32 traceRoot, bytes calldata step)
-        external
-        view
-        returns (bool);
+    function convicts(Statement calldata statement, bytes32 traceRoot, bytes calldata step) external view returns (bool);
 
     /// @notice Whether `fact`, an `abi.encode(Fact)`, shows the statement false by itself.
     /// @dev Kinds: 1 TooManyTokens, 2 NotAtTheLimit, 3 NotEnded, 4 PastTheEnd, 5 EndedOtherwise,

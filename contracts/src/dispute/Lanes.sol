@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+/// @title Vectors of 16-bit integers, sixteen in a word: unpacking them, and their dot product.
+/// @notice Only this file computes on packed lanes. A vector is big-endian in memory, so its first
+///         element is a word's most significant lane.
+/// @dev Two ways to hold signed lanes: *plain*, each lane in two's complement by itself, as bytes are
+///      hashed; and *summed*, the word as one number Σ v_i·2^(16i), where a negative lane borrows from
+///      the next. Adding 2^15 to each lane of a summed word makes all of them non-negative, so that no
+///      lane borrows; flipping each lane's top bit then gives the plain word. Backwards likewise.
+library Lanes {
+    error WrongLength(uint256 length, uint256 expected);
+    error UnknownFormat(uint256 format);
+
+    /// @dev Each sixteen-bit lane's top bit; each lane's 1.
+    uint256 private constant TOPS = 0x8000800080008000800080008000800080008000800080008000800080008000;
+    uint256 private constant ONES = 0x0001000100010001000100010001000100010001000100010001000100010001;
+
+    /// @notice `Σ x_i·w_i` over n elements at two places in memory.
+    /// @dev One multiplication makes eight products: with X = Σ x_i·2^(32i) and W = Σ w_(7−i)·2^(32i),
+    ///      the coefficient of 2^224 in X·W is Σ x_i·w_i, those above vanish mod 2^256, and those below
+    ///      come to less than 2^223 in magnitude, so that adding 2^223 before the shift rounds them
+    ///      away. Two of these are added, of the even and of the odd lanes. Exact where
+    ///      16·max|x|·max|w| < 2^31: weights are 16-bit and x at most 2047, or both at most 4095.
+    function dot(uint256 x, uint256 w, uint256 n) internal pure returns (int256 sum) {
+        assembly ("memory-safe") {
+            let lows := 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff
+            let tops := 0x0000800000008000000080000000800000008000000080000000800000008000
+            let end := add(x, shl(1, n))
+            for {} lt(x, end) {
+                x := add(x, 32)
+                w := add(w, 32)
+            } {
+                let a := mload(x)
+                // Of a last word that is not full, what lies beyond the vector counts as zeros.
+                let left := sub(end, x)
+                if lt(left, 32) { a := and(a, not(shr(shl(3, left), not(0)))) }
+                // W's 32-bit lanes in the other order.
+                let b := mload(w)
+                b := or(shr(128, b), shl(128, b))
+                b := or(
+                    and(shr(64, b), 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff),
+                    shl(64, and(b, 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff))
+                )
+                b := or(
+                    and(shr(32, b), 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff),
+                    shl(32, and(b, 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff))
+                )
+                let products := mul(sub(xor(and(a, lows), tops), tops), sub(xor(and(b, lows), tops), tops))
+                a := shr(16, a)
+                b := shr(16, b)
+                products := add(products, mul(sub(xor(and(a, lows), tops), tops), sub(xor(and(b, lows), tops), tops)))
+                sum := add(sum, sar(224, add(products, shl(223, 1))))
+            }
+        }
+    }
+
+    /// @notice n elements of 12 bits, two in three bytes, the first in the high bits; an odd last one
+    ///         takes two bytes. Written as 16-bit elements from `into` on; up to 32 bytes more change.
+    function unpack12(bytes calldata data, uint256 n, uint256 into) internal pure {
+        uint256 expected = (3 * n + 1) / 2;
+        if (data.length != expected) revert WrongLength(data.length, expected);
+        assembly ("memory-safe") {
+            let end := add(into, shl(1, n))
+            for { let ptr := data.offset } lt(into, end) {
+                ptr := add(ptr, 24)
+                into := add(into, 32)
+            } {
+                // Sixteen elements in 192 bits, moved apart by halves.
+                let v := shr(64, calldataload(ptr))
+                v := or(and(v, 0xffffffffffffffffffffffff), shl(128, shr(96, v)))
+                let mask := 0x00000000000000000000ffffffffffff00000000000000000000ffffffffffff
+                v := or(and(v, mask), shl(64, and(shr(48, v), mask)))
+                mask := 0x0000000000ffffff0000000000ffffff0000000000ffffff0000000000ffffff
+                v := or(and(v, mask), shl(32, and(shr(24, v), mask)))
+                mask := 0x00000fff00000fff00000fff00000fff00000fff00000fff00000fff00000fff
+                v := or(and(v, mask), shl(16, and(shr(12, v), mask)))
+                // 0x0800·0x1e = 0xf000: a negative element's sign fills the four bits above it.
+                let signs := and(v, 0x0800080008000800080008000800080008000800080008000800080008000800)
+                mstore(into, or(v, mul(signs, 0x1e)))
+            }
+        }
+    }
+
+    /// @notice The weights of a row shown in one of the formats of docs/dispute.md, without its A.
+    ///         Written as 16-bit elements from `into` on; up to 32 bytes more change.
+    /// @dev A weight that leaves 16 bits wraps to a row of another hash, and proves nothing.
+    function unpackWeights(uint256 format, bytes calldata data, uint256 n, uint256 into) internal pure {
+        if (format == 0) {
+            if (data.length != 2 * n) revert WrongLength(data.length, 2 * n);
+            assembly ("memory-safe") {
+                calldatacopy(into, data.offset, data.length)
+            }
+        } else if (format == 1) {
+            _length(data, n, 32, 20);
+            _unpackNibbles(data, into);
+        } else if (format == 2) {
+            _length(data, n, 32, 34);
+            _unpackBytes(data, 2, into);
+        } else if (format == 3) {
+            _length(data, n, 16, 18);
+            _unpackBytes(data, 1, into);
+        } else {
+            revert UnknownFormat(format);
+        }
+    }
+
+    function _length(bytes calldata data, uint256 n, uint256 columns, uint256 size) private pure {
+        if (n % columns != 0 || data.length != n / columns * size) {
+            revert WrongLength(data.length, n / columns * size);
+        }
+    }
+
+    /// @dev Per 32 columns D, M and 16 bytes, the low nibble of byte i being column i, the high one
+    ///      column 16 + i: `w = D·q + M`.
+    function _unpackNibbles(bytes calldata data, uint256 into) private pure {
+        assembly ("memory-safe") {
+            let end := add(data.offset, data.length)
+            for { let ptr := data.offset } lt(ptr, end) {
+                ptr := add(ptr, 20)
+                into := add(into, 64)
+            } {
+                let block32 := calldataload(ptr)
+                let d := sar(240, block32)
+                // M and what makes lanes non-negative, in every lane.
+                let base := add(mul(sar(240, shl(16, block32)), ONES), TOPS)
+                // Sixteen bytes moved apart by halves.
+                let v := and(shr(96, block32), 0xffffffffffffffffffffffffffffffff)
+                v := or(and(v, 0xffffffffffffffff), shl(128, shr(64, v)))
+                let mask := 0x000000000000000000000000ffffffff000000000000000000000000ffffffff
+                v := or(and(v, mask), shl(64, and(shr(32, v), mask)))
+                mask := 0x000000000000ffff000000000000ffff000000000000ffff000000000000ffff
+                v := or(and(v, mask), shl(32, and(shr(16, v), mask)))
+                mask := 0x000000ff000000ff000000ff000000ff000000ff000000ff000000ff000000ff
+                v := or(and(v, mask), shl(16, and(shr(8, v), mask)))
+                mask := 0x000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f
+                mstore(into, xor(add(mul(and(v, mask), d), base), TOPS))
+                mstore(add(into, 32), xor(add(mul(and(shr(4, v), mask), d), base), TOPS))
+            }
+        }
+    }
+
+    /// @dev Per 16·groups columns D and as many signed bytes: `w = D·q`.
+    function _unpackBytes(bytes calldata data, uint256 groups, uint256 into) private pure {
+        assembly ("memory-safe") {
+            let end := add(data.offset, data.length)
+            for { let ptr := data.offset } lt(ptr, end) {} {
+                let d := sar(240, calldataload(ptr))
+                ptr := add(ptr, 2)
+                for { let group := groups } group { group := sub(group, 1) } {
+                    let v := shr(128, calldataload(ptr))
+                    v := or(and(v, 0xffffffffffffffff), shl(128, shr(64, v)))
+                    let mask := 0x000000000000000000000000ffffffff000000000000000000000000ffffffff
+                    v := or(and(v, mask), shl(64, and(shr(32, v), mask)))
+                    mask := 0x000000000000ffff000000000000ffff000000000000ffff000000000000ffff
+                    v := or(and(v, mask), shl(32, and(shr(16, v), mask)))
+                    mask := 0x000000ff000000ff000000ff000000ff000000ff000000ff000000ff000000ff
+                    v := or(and(v, mask), shl(16, and(shr(8, v), mask)))
+                    let signs := 0x0080008000800080008000800080008000800080008000800080008000800080
+                    v := sub(xor(v, signs), signs)
+                    mstore(into, xor(add(mul(v, d), TOPS), TOPS))
+                    ptr := add(ptr, 16)
+                    into := add(into, 32)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+/// @title The trees of `Merkle`, for bytes that lie in memory and siblings that lie in calldata.
+/// @notice Single leaves by their path, and contiguous ranges of leaves by the siblings at their edges
+///         (docs/dispute.md). Every index is bounded by a count that the root binds.
+library Trees {
+    uint256 private constant CHUNK = 256;
+
+    error WrongPath(uint256 length, uint256 expected);
+    error WrongSiblings(uint256 length, uint256 expected);
+    error OutOfRange(uint256 index, uint256 count);
+
+    /// @notice Levels between a leaf and the top.
+    function depthOf(uint256 count) internal pure returns (uint256 depth) {
+        while (uint256(1) << depth < count) ++depth;
+    }
+
+    /// @notice Hash of a leaf of `length` bytes at `data`. The byte before them is changed and restored.
+    function leafOf(uint256 data, uint256 length) internal pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let before := sub(data, 32)
+            let saved := mload(before)
+            mstore8(sub(data, 1), 0)
+            hash := keccak256(sub(data, 1), add(length, 1))
+            mstore(before, saved)
+        }
+    }
+
+    function node(bytes32 left, bytes32 right) internal pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore8(ptr, 1)
+            mstore(add(ptr, 1), left)
+            mstore(add(ptr, 33), right)
+            hash := keccak256(ptr, 65)
+        }
+    }
+
+    function bind(uint256 count, bytes32 top) internal pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore(ptr, or(shl(248, 2), shl(184, count)))
+            mstore(add(ptr, 9), top)
+            hash := keccak256(ptr, 41)
+        }
+    }
+
+    /// @notice The root of the tree of `count` leaves that has `leaf` at `index`, by
+    ///         `siblings[from..from + depth]`.
+    function rootOf(bytes32 leaf, uint256 index, uint256 count, bytes32[] calldata siblings, uint256 from)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return bind(count, topOf(leaf, index, count, siblings, from));
+    }
+
+    /// @notice The same, before the count is bound to it.
+    function topOf(bytes32 leaf, uint256 index, uint256 count, bytes32[] calldata siblings, uint256 from)
+        internal
+        pure
+        returns (bytes32 hash)
+    {
+        if (index >= count) revert OutOfRange(index, count);
+        hash = leaf;
+        uint256 depth = depthOf(count);
+        for (uint256 level = 0; level < depth; ++level) {
+            bytes32 sibling = siblings[from + level];
+            hash = (index >> level) & 1 == 0 ? node(hash, sibling) : node(sibling, hash);
+        }
+    }
+
+    /// @notice Whether `leaf` stands at `index` of the tree of `count` leaves with this root.
+    function opens(bytes32 root, bytes32 leaf, uint256 count, uint256 index, bytes32[] calldata siblings)
+        internal
+        pure
+        returns (bool)
+    {
+        uint256 depth = depthOf(count);
+        if (siblings.length != depth) revert WrongPath(siblings.length, depth);
+        return rootOf(leaf, index, count, siblings, 0) == root;
+    }
+
+    /// @notice The root of the tree of `count` chunks that has these bytes from chunk `first` on. The
+    ///         bytes are of one segment: all chunks are whole but maybe the last.
+    /// @dev Level by level the range is made even by a sibling at each edge, the zero word where there
+    ///      is none at the right, and halved. The level lies in `ptr + 32 ..`; the word at `ptr` is room
+    ///      for the left sibling. Writing never overtakes reading, as a pair becomes one word.
+    function rangeRootOf(uint256 data, uint256 length, uint256 first, uint256 count, bytes32[] calldata siblings)
+        internal
+        pure
+        returns (bytes32)
+    {
+        uint256 n = (length + CHUNK - 1) / CHUNK;
+        if (n == 0 || first + n > count) revert OutOfRange(first + n, count);
+        uint256 ptr;
+        assembly ("memory-safe") {
+            ptr := mload(0x40)
+            // The range, a word before it and one after it.
+            mstore(0x40, add(ptr, shl(5, add(n, 2))))
+        }
+        for (uint256 i = 0; i < n; ++i) {
+            uint256 left = length - i * CHUNK;
+            bytes32 hash = leafOf(data + i * CHUNK, left < CHUNK ? left : CHUNK);
+            assembly ("memory-safe") {
+                mstore(add(ptr, shl(5, add(i, 1))), hash)
+            }
+        }
+        uint256 used = 0;
+        for (uint256 size = count; size > 1; size = (size + 1) / 2) {
+            uint256 begin = ptr + 32;
+            uint256 end = begin + 32 * n;
+            if (first & 1 == 1) {
+                bytes32 sibling = siblings[used++];
+                begin = ptr;
+                assembly ("memory-safe") {
+                    mstore(begin, sibling)
+                }
+            }
+            if ((first + n) & 1 == 1) {
+                bytes32 sibling = first + n < size ? siblings[used++] : bytes32(0);
+                assembly ("memory-safe") {
+                    mstore(end, sibling)
+                }
+                end += 32;
+            }
+            _halve(begin, end, ptr + 32);
+            n = (end - begin) / 64;
+            first /= 2;
+        }
+        if (used != siblings.length) revert WrongSiblings(siblings.length, used);
+        bytes32 top;
+        assembly ("memory-safe") {
+            top := mload(add(ptr, 32))
+        }
+        return bind(count, top);
+    }
+
+    function _halve(uint256 begin, uint256 end, uint256 into) private pure {
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore8(ptr, 1)
+            for {} lt(begin, end) {
+                begin := add(begin, 64)
+                into := add(into, 32)
+            } {
+                mcopy(add(ptr, 1), begin, 64)
+                mstore(into, keccak256(ptr, 65))
+            }
+        }
+    }
+}
