@@ -6,7 +6,18 @@
 const fs = require("fs");
 const path = require("path");
 
-const CONTRACTS = ["Channels", "Erc3009Collector", "Multicall3", "PayoutVault", "Registry", "TestDollar"];
+const CONTRACTS = [
+  "Channels",
+  "DisputeGame",
+  "Erc3009Collector",
+  "Models",
+  "Multicall3",
+  "PayoutVault",
+  "Registry",
+  "SampleReferee",
+  "StepReferee",
+  "TestDollar",
+];
 
 const into = process.argv[2];
 if (!into) {

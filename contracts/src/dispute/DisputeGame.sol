@@ -129,10 +129,13 @@ contract DisputeGame is ReentrancyGuardTransient {
         address challenger,
         Receipt receipt,
         bytes signature,
-        bytes sampler
+        bytes sampler,
+        uint8 flags
     );
-    /// @notice The root, and the nodes of the first reveal below it.
-    event TracePosted(bytes32 indexed game, bytes32 indexed receiptDigest, bytes32 root, bytes32[] children);
+    /// @notice The root, how many ops it is over, and the nodes of the first reveal below it.
+    event TracePosted(
+        bytes32 indexed game, bytes32 indexed receiptDigest, bytes32 root, uint32 ops, bytes32[] children
+    );
     event Requested(bytes32 indexed game, Place place, bytes32 hash);
     event Revealed(bytes32 indexed game, Place place, bytes32[] children);
     event DataRevealed(bytes32 indexed game, Place place, bytes data);
@@ -230,7 +233,7 @@ contract DisputeGame is ReentrancyGuardTransient {
             providerExtra: EXTENSION,
             challengerExtra: EXTENSION
         });
-        emit Opened(game, digest, receipt.provider, msg.sender, receipt, signature, sampler);
+        emit Opened(game, digest, receipt.provider, msg.sender, receipt, signature, sampler, flags);
         REGISTRY.lock(receipt.provider);
         _vault(receipt).hold(game, receipt.chargedMicroUsd);
         TOKEN.safeTransferFrom(msg.sender, address(this), BOND);
@@ -256,7 +259,7 @@ contract DisputeGame is ReentrancyGuardTransient {
         if (posted == 0) roots[digest] = root;
         else if (posted != root) revert OtherRoot(posted, root);
         _turnTo(game, state, Turn.Challenger);
-        emit TracePosted(game, digest, root, children);
+        emit TracePosted(game, digest, root, count, children);
     }
 
     /// @notice Asks for what lies below a node that was revealed.

@@ -3,6 +3,12 @@
 
 use alloy_sol_types::sol;
 
+// The macro makes a function of each event's parameters, as many as Solidity gave it.
+#[allow(clippy::too_many_arguments)]
+mod dispute;
+
+pub use dispute::{Entry, Fact, IDisputeGame, IModels, IReferee, Opening, Row, Step, TokenOpening};
+
 sol! {
     #[derive(Debug, PartialEq, Eq)]
     interface ITestDollar {
@@ -12,11 +18,14 @@ sol! {
         function mint(address to, uint256 value) external;
         function balanceOf(address account) external view returns (uint256);
         function transfer(address to, uint256 value) external returns (bool);
+        function approve(address spender, uint256 value) external returns (bool);
+        function allowance(address owner, address spender) external view returns (uint256);
         function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
 
         event Transfer(address indexed from, address indexed to, uint256 value);
 
         error ERC20InsufficientBalance(address sender, uint256 balance, uint256 needed);
+        error ERC20InsufficientAllowance(address spender, uint256 allowance, uint256 needed);
         error AuthorizationSpent(address authorizer, bytes32 nonce);
         error AuthorizationNotYetValid(uint256 validAfter);
         error AuthorizationExpired(uint256 validBefore);
@@ -176,6 +185,7 @@ sol! {
         error AboveStake(address provider, uint128 amount, uint128 stake);
         error NothingUnbonding(address provider);
         error StillUnbonding(address provider, uint64 readyAt);
+        error StakeLocked(address provider, uint32 disputes);
         error NotArbiter(address caller);
         error WindowOutlivesUnbonding(uint64 window, uint64 unbonding);
     }

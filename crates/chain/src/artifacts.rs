@@ -25,14 +25,36 @@ pub fn erc3009_collector() -> Vec<u8> {
     ))
 }
 
-/// Providers, stakes, vaults; takes token, channels, arbiter, least stake, unbonding, window.
-pub fn registry() -> Vec<u8> {
-    bytecode(include_str!("../../../contracts/artifacts/Registry.json"))
-}
-
 /// The development chains' stablecoin.
 pub fn test_dollar() -> Vec<u8> {
     bytecode(include_str!("../../../contracts/artifacts/TestDollar.json"))
+}
+
+/// Manifests, stored as code.
+pub fn models() -> Vec<u8> {
+    bytecode(include_str!("../../../contracts/artifacts/Models.json"))
+}
+
+/// Judges what the sampler chose, and facts; takes the models' address.
+pub fn sample_referee() -> Vec<u8> {
+    bytecode(include_str!(
+        "../../../contracts/artifacts/SampleReferee.json"
+    ))
+}
+
+/// Recomputes one element; takes the sample referee's address.
+pub fn referee() -> Vec<u8> {
+    bytecode(include_str!(
+        "../../../contracts/artifacts/StepReferee.json"
+    ))
+}
+
+/// The disputes and, made by it, the registry; takes token, channels, referee, least stake, unbonding,
+/// window, and the game's rules: bond, response time, extension.
+pub fn dispute_game() -> Vec<u8> {
+    bytecode(include_str!(
+        "../../../contracts/artifacts/DisputeGame.json"
+    ))
 }
 
 /// Many reads in one call.

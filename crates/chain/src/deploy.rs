@@ -7,16 +7,17 @@ use alloy::providers::Provider;
 use alloy::rpc::types::TransactionRequest;
 use alloy_primitives::{Bytes, TxKind, U256};
 use alloy_sol_types::SolValue;
-use assay_protocol::Address;
 use assay_protocol::channel::{CANONICAL_CHANNELS, CANONICAL_COLLECTOR};
+use assay_protocol::{Address, MicroUsd};
 
-use crate::abi::{IRegistry, ITestDollar};
+use crate::abi::{IDisputeGame, IReferee, IRegistry, ITestDollar};
 use crate::artifacts;
 use crate::connect::Chain;
 use crate::deployment::{DeployParams, Deployment};
 use crate::embedded::MULTICALL3;
 use crate::error::{ChainError, from_rpc, micro_usd};
 use crate::keys::Key;
+use crate::transact::Mined;
 
 impl Chain {
     /// Deploys a market with the key's gas. The rules cannot be changed afterwards.
@@ -29,18 +30,34 @@ impl Chain {
                     .await?
             }
         };
+        let models = self.make("models", key, artifacts::models()).await?;
+        let initcode = artifacts::with_arguments(artifacts::sample_referee(), &models.abi_encode());
+        let samples = self.make("referee of samples", key, initcode).await?;
+        let initcode = artifacts::with_arguments(artifacts::referee(), &samples.abi_encode());
+        let referee = self.make("referee", key, initcode).await?;
+        let rules = (
+            u128::from(params.bond.0),
+            params.response_s,
+            params.extension_s,
+        );
         let arguments = (
             token,
             channels,
-            params.arbiter,
+            referee,
             u128::from(params.min_stake.0),
             params.unbonding_s,
             params.challenge_window_s,
+            rules,
         )
             .abi_encode();
-        let initcode = artifacts::with_arguments(artifacts::registry(), &arguments);
-        let registry = self.make("registry", key, initcode).await?;
-        self.read_deployment(registry, collector).await
+        let initcode = artifacts::with_arguments(artifacts::dispute_game(), &arguments);
+        let mined = self.create("dispute game", key, initcode).await?;
+        let game = made("dispute game", &mined)?;
+        let what = "dispute game";
+        let registry = self.view(what, game, IDisputeGame::REGISTRYCall {}).await?;
+        let mut deployment = self.read_deployment(registry, collector).await?;
+        deployment.deployed_block = mined.block;
+        Ok(deployment)
     }
 
     /// The deployment behind a registry, read from the chain itself.
@@ -54,7 +71,16 @@ impl Chain {
         let min_stake = self
             .view(what, registry, IRegistry::MIN_STAKECall {})
             .await?;
+        let arbiter = self.view(what, registry, IRegistry::ARBITERCall {}).await?;
+        let disputes = self.read_disputes(arbiter).await?;
         Ok(Deployment {
+            dispute_game: arbiter,
+            referee: disputes.referee,
+            models: disputes.models,
+            bond: disputes.bond,
+            response_s: disputes.response_s,
+            extension_s: disputes.extension_s,
+            deployed_block: 0,
             chain_id: self.chain_id(),
             token,
             token_name: self
@@ -78,6 +104,31 @@ impl Chain {
                 .view(what, registry, IRegistry::UNBONDING_PERIODCall {})
                 .await?,
             min_stake: micro_usd(U256::from(min_stake))?,
+        })
+    }
+
+    /// The rules of the disputes, out of their contract; all zero where there is none.
+    async fn read_disputes(&self, game: Address) -> Result<Disputes, ChainError> {
+        if game.is_zero() {
+            return Ok(Disputes::default());
+        }
+        let what = "dispute game";
+        let referee = self.view(what, game, IDisputeGame::REFEREECall {}).await?;
+        let bond = self.view(what, game, IDisputeGame::BONDCall {}).await?;
+        let response_s = self
+            .view(what, game, IDisputeGame::RESPONSE_TIMECall {})
+            .await?;
+        let extension = self
+            .view(what, game, IDisputeGame::EXTENSIONCall {})
+            .await?;
+        Ok(Disputes {
+            referee,
+            models: self
+                .view("referee", referee, IReferee::MODELSCall {})
+                .await?,
+            bond: micro_usd(U256::from(bond))?,
+            response_s,
+            extension_s: extension.to(),
         })
     }
 
@@ -158,9 +209,23 @@ impl Chain {
         initcode: Vec<u8>,
     ) -> Result<Address, ChainError> {
         let mined = self.create(what, key, initcode).await?;
-        mined.contract.ok_or(ChainError::BadAnswer {
-            what,
-            why: "the receipt names no contract".into(),
-        })
+        made(what, &mined)
     }
+}
+
+/// What the registry's arbiter says of the disputes.
+#[derive(Default)]
+struct Disputes {
+    referee: Address,
+    models: Address,
+    bond: MicroUsd,
+    response_s: u32,
+    extension_s: u32,
+}
+
+fn made(what: &'static str, mined: &Mined) -> Result<Address, ChainError> {
+    mined.contract.ok_or(ChainError::BadAnswer {
+        what,
+        why: "the receipt names no contract".into(),
+    })
 }

@@ -21,6 +21,27 @@ pub struct Deployment {
     pub challenge_window_s: u64,
     pub unbonding_s: u64,
     pub min_stake: MicroUsd,
+    /// Who may hold payouts and slash stakes: the registry's arbiter. Zero in a market of the first
+    /// version, which had no disputes; then so are the rest.
+    #[serde(default)]
+    pub dispute_game: Address,
+    /// Recomputes one element.
+    #[serde(default)]
+    pub referee: Address,
+    /// Where the referee reads manifests.
+    #[serde(default)]
+    pub models: Address,
+    /// What a challenger puts in.
+    #[serde(default)]
+    pub bond: MicroUsd,
+    /// Seconds that every turn of a dispute has, and that each side has beyond, once a game.
+    #[serde(default)]
+    pub response_s: u32,
+    #[serde(default)]
+    pub extension_s: u32,
+    /// The first block to look for disputes in; zero where it is not known.
+    #[serde(default)]
+    pub deployed_block: u64,
 }
 
 impl Deployment {
@@ -65,11 +86,12 @@ pub struct DeployParams {
     /// code or can be given code (a development chain), and else ours are deployed.
     pub channels: Option<Address>,
     pub collector: Option<Address>,
-    /// Who may hold payouts and slash stakes: the dispute contract. Zero means nobody can.
-    pub arbiter: Address,
     pub min_stake: MicroUsd,
     pub unbonding_s: u64,
     pub challenge_window_s: u64,
+    pub bond: MicroUsd,
+    pub response_s: u32,
+    pub extension_s: u32,
 }
 
 impl DeployParams {
@@ -79,10 +101,12 @@ impl DeployParams {
             token: None,
             channels: None,
             collector: None,
-            arbiter: Address::ZERO,
             min_stake: MicroUsd(10_000_000),
             unbonding_s: 180,
             challenge_window_s: 60,
+            bond: MicroUsd(1_000_000),
+            response_s: 10,
+            extension_s: 20,
         }
     }
 
@@ -92,10 +116,12 @@ impl DeployParams {
             token: Some(token),
             channels: None,
             collector: None,
-            arbiter: Address::ZERO,
             min_stake,
             unbonding_s: 7 * 24 * 60 * 60,
             challenge_window_s: 24 * 60 * 60,
+            bond: MicroUsd(10_000_000),
+            response_s: 2 * 60 * 60,
+            extension_s: 8 * 60 * 60,
         }
     }
 }

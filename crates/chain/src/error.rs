@@ -9,6 +9,7 @@ use assay_protocol::{Address, B256, MicroUsd};
 use crate::abi::ICanonicalErrors::ICanonicalErrorsErrors as Canonical;
 use crate::abi::IChannels::IChannelsErrors as Channels;
 use crate::abi::ICollector::ICollectorErrors as Collector;
+use crate::abi::IDisputeGame::IDisputeGameErrors as Game;
 use crate::abi::IPayoutVault::IPayoutVaultErrors as Vault;
 use crate::abi::IRegistry::IRegistryErrors as Registry;
 use crate::abi::ITestDollar::ITestDollarErrors as Dollar;
@@ -62,6 +63,10 @@ pub enum ChainError {
         what: &'static str,
         address: Address,
     },
+    #[error(
+        "the market of registry {0} has no dispute contracts: it is of the first version; deploy a new one"
+    )]
+    NoDisputes(Address),
     #[error(transparent)]
     Channel(#[from] ChannelError),
     #[error("the chain's file: {0}")]
@@ -76,6 +81,7 @@ pub enum Refusal {
     Channels(Channels),
     Registry(Registry),
     Vault(Vault),
+    Game(Game),
     Token(Dollar),
     /// The canonical x402 contract's refusals, which carry no facts.
     Canonical(Canonical),
@@ -105,6 +111,9 @@ impl Refusal {
         if let Ok(error) = Vault::abi_decode(data) {
             return Refusal::Vault(error);
         }
+        if let Ok(error) = Game::abi_decode(data) {
+            return Refusal::Game(error);
+        }
         if let Ok(error) = Dollar::abi_decode(data) {
             return Refusal::Token(error);
         }
@@ -127,6 +136,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Channels(error) => channels_words(error, f),
             Refusal::Registry(error) => registry_words(error, f),
             Refusal::Vault(error) => vault_words(error, f),
+            Refusal::Game(error) => game_words(error, f),
             Refusal::Token(error) => token_words(error, f),
             Refusal::Canonical(error) => write!(f, "the x402 contract says {error:?}"),
             Refusal::Collector(Collector::NotChannels(e)) => {
@@ -268,6 +278,11 @@ fn registry_words(error: &Registry, f: &mut std::fmt::Formatter<'_>) -> std::fmt
         Registry::StillUnbonding(e) => {
             write!(f, "the stake of {} unbonds until {}", e.provider, e.readyAt)
         }
+        Registry::StakeLocked(e) => write!(
+            f,
+            "the stake of {} stays in while {} disputes about its receipts are open",
+            e.provider, e.disputes
+        ),
         Registry::NotArbiter(e) => write!(f, "{} is not the arbiter", e.caller),
         Registry::WindowOutlivesUnbonding(e) => write!(
             f,
@@ -292,6 +307,62 @@ fn vault_words(error: &Vault, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Resu
     }
 }
 
+fn game_words(error: &Game, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    match error {
+        Game::ZeroAddress(_) => write!(f, "an address is zero"),
+        Game::ZeroTime(_) => write!(f, "the response time is zero"),
+        Game::NotOfferKey(e) => write!(
+            f,
+            "the receipt is signed by {}, which was no offer key of {} at {}",
+            e.signer, e.provider, e.servedAt
+        ),
+        Game::WindowClosed(e) => write!(
+            f,
+            "the receipt of {} could be doubted for {} s",
+            e.servedAt, e.window
+        ),
+        Game::AlreadyConvicted(e) => write!(
+            f,
+            "the receipt {} is convicted already; close the game to have the bond back",
+            e.receiptDigest
+        ),
+        Game::NotConvicted(e) => write!(f, "the receipt {} is not convicted", e.receiptDigest),
+        Game::NothingToTrace(_) => {
+            write!(f, "an answer without tokens has no trace; prove a fact")
+        }
+        Game::WrongSampler(e) => write!(
+            f,
+            "the sampler hashes to {}, the statement says {}",
+            e.got, e.expected
+        ),
+        Game::GameExists(e) => write!(f, "the game {} is open already", e.game),
+        Game::NoGame(e) => write!(f, "no game {} is open", e.game),
+        Game::NotTheProvider(e) => write!(
+            f,
+            "{} is neither the provider {} nor its offer key",
+            e.caller, e.provider
+        ),
+        Game::NotTheTurn(e) => write!(f, "in game {} it is the turn of: {:?}", e.game, e.turn),
+        Game::TooLate(e) => write!(f, "the turn in game {} ended at {}", e.game, e.deadline),
+        Game::TooEarly(e) => write!(f, "the turn in game {} lasts until {}", e.game, e.deadline),
+        Game::OtherRoot(e) => write!(
+            f,
+            "the trace is posted with root {}, this one is {}",
+            e.posted, e.got
+        ),
+        Game::WrongHash(e) => write!(f, "the hash is {}, expected {}", e.got, e.expected),
+        Game::WrongLength(e) => write!(f, "{} bytes, expected {}", e.got, e.expected),
+        Game::NoSuchChild(e) => write!(f, "there is no child {} of {}", e.index, e.count),
+        Game::NothingBelow(e) => write!(f, "all was revealed in game {}; prove a step", e.game),
+        Game::StepHolds(_) => write!(f, "the step shows nothing false"),
+        Game::FactHolds(_) => write!(f, "the fact shows nothing false"),
+        Game::NoEquivocation(_) => write!(
+            f,
+            "these are not two receipts that charge one payer twice for one request"
+        ),
+    }
+}
+
 fn token_words(error: &Dollar, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     match error {
         Dollar::ERC20InsufficientBalance(e) => write!(
@@ -299,6 +370,13 @@ fn token_words(error: &Dollar, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Res
             "{} has {}, {} needed",
             e.sender,
             Money(e.balance),
+            Money(e.needed)
+        ),
+        Dollar::ERC20InsufficientAllowance(e) => write!(
+            f,
+            "{} may take {}, {} needed",
+            e.spender,
+            Money(e.allowance),
             Money(e.needed)
         ),
         Dollar::AuthorizationSpent(e) => write!(

@@ -12,6 +12,7 @@ pub mod keys;
 mod connect;
 mod deploy;
 mod deployment;
+mod dispute;
 mod error;
 mod reader;
 mod sender;
@@ -19,6 +20,7 @@ mod transact;
 
 pub use connect::Chain;
 pub use deployment::{DeployParams, Deployment};
+pub use dispute::{Conviction, Dispute, DisputeFilter, encode_fact, encode_step};
 pub use embedded::{Embedded, EmbeddedConfig};
 pub use error::{ChainError, Refusal};
 pub use keys::{Key, KeyError};

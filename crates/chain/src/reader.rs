@@ -5,10 +5,12 @@ use std::sync::Arc;
 use alloy_primitives::{U256, aliases::U40};
 use assay_protocol::channel::{ChannelConfig, ChannelDomain, ChannelError, TokenDomain};
 use assay_protocol::{Address, B256, Domain, MicroUsd, ModelId, Timestamp};
+use tokio::sync::Mutex;
 
 use crate::abi::{IChannels, IPayoutVault, IRegistry, ITestDollar};
 use crate::connect::Chain;
 use crate::deployment::Deployment;
+use crate::dispute::Events;
 use crate::error::{ChainError, micro_usd};
 
 /// Providers asked for in one call.
@@ -21,6 +23,8 @@ const PROVIDERS_MAX: u64 = 16_384;
 pub struct Market {
     pub(crate) chain: Chain,
     deployment: Arc<Deployment>,
+    /// What was read of the disputes' events; clones share it.
+    pub(crate) events: Arc<Mutex<Events>>,
 }
 
 /// A provider as the registry knows it.
@@ -104,6 +108,7 @@ impl Chain {
         Ok(Market {
             chain: self.clone(),
             deployment: Arc::new(deployment),
+            events: Arc::default(),
         })
     }
 }

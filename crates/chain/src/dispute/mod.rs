@@ -1,0 +1,166 @@
+//! Disputes on the chain: `read` tells what `DisputeGame` and its events say as the dispute crate's
+//! nouns, `send` makes transactions of its moves. This file turns nouns into ABI words and back; nothing
+//! here decides a move.
+
+mod read;
+mod send;
+
+use alloy_primitives::Bytes;
+use alloy_sol_types::SolValue;
+use assay_dispute::{Fact, Node, Opening, Stage, Step, TokenShown};
+use assay_protocol::trace::{EntryShown, RowShown};
+use assay_protocol::{
+    DurationMs, MicroUsd, Receipt, Statement, StopReason, Tier, Timestamp, TokenCount,
+};
+
+use crate::abi;
+use crate::abi::IDisputeGame::{Place, Receipt as AbiReceipt, Statement as AbiStatement};
+
+pub(crate) use read::Events;
+pub use read::{Conviction, Dispute, DisputeFilter};
+
+/// `abi.encode(Step)`: what the referee is given of a step.
+pub fn encode_step(step: &Step) -> Vec<u8> {
+    abi::Step {
+        op: step.op,
+        row: step.row,
+        chunk: step.chunk,
+        slot: step.slot,
+        witness: step.witness,
+        openings: step.openings.iter().map(opening).collect(),
+        rows: step.rows.iter().map(row).collect(),
+        entries: step.entries.iter().map(entry).collect(),
+        tokens: step.tokens.iter().map(token).collect(),
+        sampler: Bytes::copy_from_slice(&step.sampler),
+    }
+    .abi_encode()
+}
+
+/// `abi.encode(Fact)`.
+pub fn encode_fact(fact: &Fact) -> Vec<u8> {
+    abi::Fact {
+        kind: fact.kind as u8,
+        position: fact.position,
+        tokens: fact.tokens.iter().map(token).collect(),
+        sampler: Bytes::copy_from_slice(&fact.sampler),
+    }
+    .abi_encode()
+}
+
+fn opening(opening: &Opening) -> abi::Opening {
+    abi::Opening {
+        op: opening.op,
+        row: opening.row,
+        first: opening.first,
+        packing: opening.packing as u8,
+        data: Bytes::copy_from_slice(&opening.data),
+        siblings: opening.siblings.clone(),
+        path: opening.path.clone(),
+    }
+}
+
+fn row(row: &RowShown) -> abi::Row {
+    abi::Row {
+        format: row.format,
+        data: Bytes::copy_from_slice(&row.data),
+        path: row.path.clone(),
+    }
+}
+
+fn entry(entry: &EntryShown) -> abi::Entry {
+    abi::Entry {
+        data: Bytes::copy_from_slice(&entry.data),
+        path: entry.path.clone(),
+    }
+}
+
+fn token(token: &TokenShown) -> abi::TokenOpening {
+    abi::TokenOpening {
+        token: token.token,
+        path: token.path.clone(),
+    }
+}
+
+fn to_abi(receipt: &Receipt) -> AbiReceipt {
+    let statement = &receipt.statement;
+    AbiReceipt {
+        statement: AbiStatement {
+            modelId: statement.model_id,
+            promptRoot: statement.prompt_root,
+            nPrompt: statement.n_prompt.0,
+            samplerHash: statement.sampler_hash,
+            outputRoot: statement.output_root,
+            nOutput: statement.n_output.0,
+            stopReason: statement.stop_reason as u8,
+        },
+        provider: receipt.provider,
+        payer: receipt.payer,
+        channelId: receipt.channel_id,
+        chargedMicroUsd: receipt.charged.0,
+        cumulative: receipt.cumulative.0,
+        servedAt: receipt.served_at.0,
+        ttftMs: receipt.ttft.0,
+        durationMs: receipt.duration.0,
+        tier: receipt.tier as u8,
+        requestId: receipt.request_id,
+    }
+}
+
+/// None where the words name no reason or no tier that there is: a provider may sign such, and no
+/// payer takes it.
+fn from_abi(receipt: &AbiReceipt) -> Option<Receipt> {
+    let statement = &receipt.statement;
+    Some(Receipt {
+        statement: Statement {
+            model_id: statement.modelId,
+            prompt_root: statement.promptRoot,
+            n_prompt: TokenCount(statement.nPrompt),
+            sampler_hash: statement.samplerHash,
+            output_root: statement.outputRoot,
+            n_output: TokenCount(statement.nOutput),
+            stop_reason: match statement.stopReason {
+                1 => StopReason::EndOfText,
+                2 => StopReason::MaxTokens,
+                3 => StopReason::StopString,
+                4 => StopReason::Cut,
+                _ => return None,
+            },
+        },
+        provider: receipt.provider,
+        payer: receipt.payer,
+        channel_id: receipt.channelId,
+        charged: MicroUsd(receipt.chargedMicroUsd),
+        cumulative: MicroUsd(receipt.cumulative),
+        served_at: Timestamp(receipt.servedAt),
+        ttft: DurationMs(receipt.ttftMs),
+        duration: DurationMs(receipt.durationMs),
+        tier: match receipt.tier {
+            0 => Tier::None,
+            1 => Tier::Staked,
+            2 => Tier::Optimistic,
+            3 => Tier::Proven,
+            4 => Tier::Tolerant,
+            5 => Tier::Unverified,
+            _ => return None,
+        },
+        request_id: receipt.requestId,
+    })
+}
+
+/// The contract names nodes as the dispute crate does: a tree's leaf is the next tree's top.
+fn node(place: &Place) -> Option<Node> {
+    let stage = match place.stage {
+        0 => Stage::Ops,
+        1 => Stage::Rows,
+        2 => Stage::Chunks,
+        3 => Stage::Bytes,
+        _ => return None,
+    };
+    Some(Node {
+        stage,
+        op: place.op,
+        row: place.row,
+        height: place.height.into(),
+        index: place.index.into(),
+    })
+}
