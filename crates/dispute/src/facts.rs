@@ -27,7 +27,7 @@ pub enum FactKind {
     Context = 7,
     /// A token outside the vocabulary.
     UnknownToken = 8,
-    /// No output, under another reason than `Cut`.
+    /// No prompt; or no output, under another reason than `Cut`.
     Empty = 9,
 }
 
@@ -68,6 +68,9 @@ pub fn facts(
         ..plain(kind)
     };
 
+    if prompt.is_empty() {
+        return Some(plain(FactKind::Empty));
+    }
     let positions = prompt.len() as u64 + output.len() as u64;
     if positions > u64::from(manifest.dims.context_max) {
         return Some(plain(FactKind::Context));

@@ -138,6 +138,7 @@ impl<'a> Player<'a> {
 
     /// A node's hash: a tree's top has its count bound in.
     pub(crate) fn hash(&mut self, node: &Node) -> Result<B256, DisputeError> {
+        self.check(node)?;
         let program = self.program();
         let top = node.is_top(program);
         let hash = match node.stage {
@@ -164,12 +165,25 @@ impl<'a> Player<'a> {
 
     /// What stands below a node: what a provider reveals on chain, and serves to who asks off it.
     pub fn below(&mut self, node: &Node) -> Result<Below, DisputeError> {
+        self.check(node)?;
         if let Some((leaf, chunk)) = node.chunk() {
             return Ok(Below::Bytes(self.chunk(leaf, chunk)?.to_vec()));
         }
         tree::reveal(self.leaves(node)?, node.height, node.index)
             .map(Below::Children)
             .ok_or(DisputeError::NoNode(*node))
+    }
+
+    /// A trace is not asked for what it cannot have: nodes come from strangers.
+    fn check(&self, node: &Node) -> Result<(), DisputeError> {
+        let count = match node.stage {
+            Stage::Bytes => {
+                let (op, row) = (node.op, node.row);
+                Node::leaf(self.program(), LeafId { op, row }).count(self.program())
+            }
+            _ => node.count(self.program()),
+        };
+        (count > 0).then_some(()).ok_or(DisputeError::NoNode(*node))
     }
 
     /// The leaves of the tree that a node lies in.
