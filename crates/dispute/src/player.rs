@@ -14,6 +14,10 @@ use crate::seen::Seen;
 use crate::step::Step;
 use crate::trace::{Trace, TraceError};
 
+/// Bytes of vectors kept; beyond it all are forgotten, so that strangers who ask for node after node
+/// fill no memory.
+const KEPT_BYTES_MAX: usize = 256 << 20;
+
 struct Vector {
     bytes: Vec<u8>,
     chunks: Vec<B256>,
@@ -106,6 +110,10 @@ impl<'a> Player<'a> {
         wanted.dedup();
         if wanted.is_empty() {
             return Ok(());
+        }
+        let kept: usize = self.vectors.values().map(|v| v.bytes.len()).sum();
+        if kept > KEPT_BYTES_MAX {
+            self.vectors.clear();
         }
         let vectors = self.trace.vectors(&wanted)?;
         for (leaf, bytes) in wanted.iter().zip(vectors) {

@@ -54,7 +54,7 @@ fn sizes() -> impl Strategy<Value = Size> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn a_liar_is_convicted_at_the_first_element_that_differs(

@@ -2,7 +2,7 @@
 
 mod common;
 
-use assay_dispute::{Player, Step, Trace};
+use assay_dispute::{Parting, Player, Step, Trace};
 use assay_protocol::trace::{ElementId, LeafId, Op, Part, Program, Segment, TOKEN_OP};
 use common::court::{Court, verified};
 use common::players::{self, play, served};
@@ -536,6 +536,26 @@ fn one_false_element_of_any_kind_convicts() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_dispute_takes_one_run_of_the_model_or_two() {
+    let truth = Toy::new(LONG, 6);
+    let program = truth.program();
+    for seed in 0..200 {
+        let id = truth.pick(seed);
+        let liar = truth.lying(&[Lie::Element(id)]);
+        let known = served(&liar, &truth);
+        let mut player = Player::new(&truth).unwrap();
+        truth.runs.set(0);
+        assert_eq!(player.parting(&known).unwrap(), Parting::At(id));
+        player.step(&known, id, None).unwrap();
+        // Which other token a head looks at, or a column holds, is known only when the vector is.
+        let segment = program.locate(id).unwrap().segment;
+        let other_rows = matches!(segment, Segment::Columns | Segment::Seen | Segment::Exps);
+        let most = if other_rows { 2 } else { 1 };
+        assert!(truth.runs.get() <= most, "{segment:?} {}", truth.runs.get());
     }
 }
 

@@ -1,6 +1,8 @@
 //! A toy trace: the layout of a tiny model, and bytes out of a seed where a pass would compute. Only
 //! what names a place is kept in range. A liar is a toy with lies in it.
 
+use std::cell::Cell;
+
 use assay_dispute::{Trace, TraceError};
 use assay_protocol::manifest::{
     Architecture, AttentionScale, Dims, Fractions, GainEntry, GemmaNorms, LayerEntry, Manifest,
@@ -33,6 +35,8 @@ pub(crate) struct Toy {
     seed: u64,
     lies: Vec<Lie>,
     leaves: Vec<Vec<B256>>,
+    /// How often vectors were asked for: what would be runs of a model.
+    pub(crate) runs: Cell<u32>,
 }
 
 /// The last token of the vocabulary ends an answer; toys do not say it.
@@ -90,8 +94,11 @@ impl Toy {
             seed,
             lies: Vec::new(),
             leaves: Vec::new(),
+            runs: Cell::new(0),
         };
-        toy.hash_all();
+        let rows = |op| vec![B256::ZERO; toy.program.rows(op) as usize];
+        toy.leaves = (0..toy.program.ops()).map(rows).collect();
+        toy.hash(&toy.all_leaves());
         toy
     }
 
@@ -99,7 +106,13 @@ impl Toy {
     pub(crate) fn lying(&self, lies: &[Lie]) -> Toy {
         let mut liar = self.clone();
         liar.lies = lies.to_vec();
-        liar.hash_all();
+        let all = self.all_leaves();
+        for lie in lies {
+            match lie {
+                Lie::Element(id) => liar.hash(&[id.leaf]),
+                Lie::From(from) => liar.hash(all.split_at(all.partition_point(|l| l < from)).1),
+            }
+        }
         liar
     }
 
@@ -230,18 +243,12 @@ impl Toy {
         bytes
     }
 
-    fn hash_all(&mut self) {
-        let leaf = |leaf: LeafId| {
-            let parts = self.program.parts(leaf);
-            leaf_hash(&chunk_hashes(&parts, &self.vector(leaf)).unwrap())
-        };
-        self.leaves = (0..self.program.ops())
-            .map(|op| {
-                (0..self.program.rows(op))
-                    .map(|row| leaf(LeafId { op, row }))
-                    .collect()
-            })
-            .collect();
+    fn hash(&mut self, leaves: &[LeafId]) {
+        for leaf in leaves {
+            let parts = self.program.parts(*leaf);
+            let hash = leaf_hash(&chunk_hashes(&parts, &self.vector(*leaf)).unwrap());
+            self.leaves[leaf.op as usize][leaf.row as usize] = hash;
+        }
     }
 }
 
@@ -271,6 +278,7 @@ impl Trace for Toy {
     }
 
     fn vectors(&self, wanted: &[LeafId]) -> Result<Vec<Vec<u8>>, TraceError> {
+        self.runs.set(self.runs.get() + 1);
         Ok(wanted.iter().map(|leaf| self.vector(*leaf)).collect())
     }
 
