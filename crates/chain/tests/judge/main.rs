@@ -1,0 +1,8 @@
+//! The referee against the engine, on a real EVM: whatever the engine computes passes, whatever it does
+//! not compute is convicted. `STEPS=all` and the ignored tests look at more.
+
+mod arithmetic;
+mod court;
+mod evm;
+mod honest;
+mod liars;
