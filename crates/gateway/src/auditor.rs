@@ -209,6 +209,9 @@ async fn conclude(
     }
     if let Verdict::Dishonest { reason } = verdict {
         gateway.bench(provider, reason.to_string(), id).await;
+        if reason.convinces_a_third_party() {
+            gateway.accuse(id).await;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use assay_play::Played;
 use assay_protocol::{Address, B256, MicroUsd, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -81,7 +82,7 @@ pub enum What {
     Disputed {
         request_id: B256,
         provider: Address,
-        game: u64,
+        game: B256,
         bond: MicroUsd,
         gas: u64,
     },
@@ -89,26 +90,23 @@ pub enum What {
     Moved {
         request_id: B256,
         provider: Address,
-        game: u64,
-        by: Mover,
-        action: String,
-        gas: Option<u64>,
+        game: B256,
+        #[serde(flatten)]
+        played: Played,
     },
     /// The provider lost its stake.
     Convicted {
         request_id: B256,
         provider: Address,
-        game: u64,
-        slashed: MicroUsd,
-        bounty: MicroUsd,
-        refund: MicroUsd,
-        burned: MicroUsd,
+        /// Nothing where the statement was false by itself.
+        game: Option<B256>,
+        conviction: Verdict,
     },
-    /// The game ended without a conviction.
+    /// A game ended without a conviction.
     NotConvicted {
         request_id: B256,
         provider: Address,
-        game: u64,
+        game: B256,
         bond: MicroUsd,
         reason: String,
     },
@@ -120,12 +118,14 @@ pub enum What {
     },
 }
 
-/// A side of a game.
+/// Who got what of a stake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mover {
-    Provider,
-    Challenger,
+pub struct Verdict {
+    pub winner: Address,
+    pub slashed: MicroUsd,
+    pub to_winner: MicroUsd,
+    pub to_payer: MicroUsd,
+    pub burned: MicroUsd,
 }
 
 impl What {
@@ -201,35 +201,36 @@ impl What {
                 gas,
                 ..
             } => format!(
-                "dispute {game} against {} is open on the chain, with a bond of {bond} ({gas} gas)",
+                "dispute {} against {} is open on the chain, with a bond of {bond} ({gas} gas)",
+                short_game(game),
                 short(provider)
             ),
             Self::Moved {
                 provider,
                 game,
-                by,
-                action,
-                gas,
+                played,
                 ..
             } => {
-                let who = match by {
-                    Mover::Provider => short(provider),
-                    Mover::Challenger => "this gateway".to_owned(),
+                let who = match played.ours {
+                    true => "this gateway".to_owned(),
+                    false => short(provider),
                 };
-                let gas = gas.map_or(String::new(), |gas| format!(" ({gas} gas)"));
-                format!("dispute {game}: {who} {action}{gas}")
+                let gas = played
+                    .gas
+                    .map_or(String::new(), |gas| format!(" ({gas} gas)"));
+                format!("dispute {}: {who} {}{gas}", short_game(game), played.action)
             }
             Self::Convicted {
                 provider,
-                game,
-                slashed,
-                bounty,
-                refund,
-                burned,
+                conviction,
                 ..
             } => format!(
-                "dispute {game}: {} is convicted and loses {slashed}: {bounty} to the challenger, {refund} to the payer, {burned} burned",
-                short(provider)
+                "{} is convicted on the chain and loses its stake of {}: {} to the challenger, {} to the payer, {} burned",
+                short(provider),
+                conviction.slashed,
+                conviction.to_winner,
+                conviction.to_payer,
+                conviction.burned
             ),
             Self::NotConvicted {
                 provider,
@@ -237,7 +238,8 @@ impl What {
                 reason,
                 ..
             } => format!(
-                "dispute {game} against {} ended without a conviction: {reason}",
+                "dispute {} against {} ended without a conviction: {reason}",
+                short_game(game),
                 short(provider)
             ),
             Self::NotDisputed {
@@ -245,6 +247,11 @@ impl What {
             } => format!("no dispute against {}: {reason}", short(provider)),
         }
     }
+}
+
+/// A game as people read it.
+pub(crate) fn short_game(game: &B256) -> String {
+    game.to_string().chars().take(10).collect()
 }
 
 /// A provider as people read it.

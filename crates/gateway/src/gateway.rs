@@ -46,6 +46,8 @@ pub struct Gateway {
     /// Answers on their way.
     active: watch::Sender<usize>,
     audits: mpsc::Sender<Due>,
+    /// False answers on their way to the chain; each is marked on disk, and there are few.
+    disputes: mpsc::UnboundedSender<B256>,
     /// The newest choice with its reasons.
     last_route: Mutex<Option<LastRoute>>,
     /// Some audit did not fit the queue and waits on disk.
@@ -63,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) secret: B256,
     pub(crate) totals: Totals,
     pub(crate) audits: mpsc::Sender<Due>,
+    pub(crate) disputes: mpsc::UnboundedSender<B256>,
 }
 
 impl Gateway {
@@ -79,6 +82,7 @@ impl Gateway {
             started_at: clock(),
             active: watch::Sender::new(0),
             audits: parts.audits,
+            disputes: parts.disputes,
             last_route: Mutex::new(None),
             overflow: AtomicBool::new(false),
             look_again: Notify::new(),
@@ -98,6 +102,16 @@ impl Gateway {
 
     pub(crate) fn market(&self) -> &Market {
         &self.config.market
+    }
+
+    pub(crate) fn payer_key(&self) -> &assay_chain::Key {
+        &self.config.payer
+    }
+
+    /// Hands a false answer to the task that disputes.
+    pub(crate) fn bring(&self, id: B256) {
+        // The task is gone only when the gateway stops; the next start finds the mark on disk.
+        let _ = self.disputes.send(id);
     }
 
     pub(crate) fn payer(&self) -> Address {
@@ -382,6 +396,11 @@ impl Gateway {
         }
         if refused.is_a_lie() || in_a_row >= ACCIDENTS_MAX {
             self.bench(provider, reason, request_id).await;
+        }
+        if let Refused::Accounting(fault) = refused
+            && fault.convinces_a_third_party()
+        {
+            self.accuse(request_id).await;
         }
     }
 

@@ -11,6 +11,7 @@ mod buy;
 mod cloud;
 mod config;
 mod discovery;
+mod disputes;
 mod events;
 mod follow;
 mod gateway;
@@ -30,12 +31,14 @@ mod upstream;
 
 pub use auditor::AuditReport;
 pub use cloud::{ApiKey, CloudUpstream};
-pub use config::{GatewayConfig, GatewayLimits, Spending};
-pub use events::{Event, What};
+pub use config::{DisputePolicy, GatewayConfig, GatewayLimits, Spending};
+pub use events::{Event, Verdict, What};
 pub use gateway::Gateway;
 pub use lanes::LaneStatus;
 pub use record::{Bench, ProviderRecord, Rest};
 pub use routing::RoutingPolicy;
 pub use server::{RunningGateway, StartError, start};
 pub use status::{LastRoute, ModelStatus, OfferStatus, ProviderStatus, Status};
-pub use store::{AuditState, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry};
+pub use store::{
+    AuditState, DisputeState, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry,
+};

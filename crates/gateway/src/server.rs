@@ -13,7 +13,7 @@ use crate::config::GatewayConfig;
 use crate::gateway::{Gateway, Parts, random_word};
 use crate::lanes::Lanes;
 use crate::store::{Store, StoreError};
-use crate::{auditor, discovery, http};
+use crate::{auditor, discovery, disputes, http};
 
 /// How long connections and running answers may go on after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -66,6 +66,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
         config.spending,
     );
     let (audits, coming) = mpsc::channel(config.limits.audits_waiting_max.max(1));
+    let (disputes, disputed) = mpsc::unbounded_channel();
     let listen = config.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -84,6 +85,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
         secret,
         totals: scan.totals,
         audits,
+        disputes,
     };
     let gateway = Arc::new(Gateway::new(config, parts)?);
     discovery::look(&gateway).await;
@@ -91,6 +93,9 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
     gateway
         .tasks()
         .spawn(auditor::run(gateway.clone(), coming, scan.audits));
+    gateway
+        .tasks()
+        .spawn(disputes::run(gateway.clone(), disputed, scan.disputes));
     let stop = gateway.shutdown_token();
     let app = http::router(gateway.clone());
     let server = tokio::spawn(async move {

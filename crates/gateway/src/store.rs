@@ -124,22 +124,21 @@ pub enum AuditState {
 pub enum DisputeState {
     /// To be opened as soon as there is room for another game.
     Waiting,
+    /// Its game goes on; the contract's name for it.
     Open {
-        game: u64,
+        game: B256,
     },
-    /// This gateway's game convicted the provider.
+    /// The receipt is proven false; by whom, the bounty tells.
     Convicted {
-        game: u64,
+        /// Nothing where no game was needed.
+        game: Option<B256>,
+        /// What this gateway got as challenger, beside its bond.
         bounty: MicroUsd,
-        refund: MicroUsd,
-    },
-    /// Somebody else's game did; the bond came back.
-    Returned {
-        game: u64,
+        /// What came back to it as payer.
         refund: MicroUsd,
     },
     Lost {
-        game: u64,
+        game: B256,
         bond: MicroUsd,
     },
     /// No game came of it.

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::conduct::Conduct;
 use crate::config::Limits;
+use crate::defence::Games;
 use crate::keep::Keep;
 use crate::offers::Offers;
 use crate::order::Ware;
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) till: Arc<Till>,
     /// What stands behind signed receipts.
     pub(crate) keep: Arc<Keep>,
+    /// Disputes about them.
+    pub(crate) games: Games,
     pub(crate) offers: Offers,
     /// Who may tokenize a prompt now.
     pub(crate) readers: Semaphore,

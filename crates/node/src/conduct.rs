@@ -22,6 +22,11 @@ pub trait Conduct: Send + Sync + 'static {
 
     /// Whether to end the answer here, with `output` tokens made.
     fn end_early(&self, output: u32, eos: Option<TokenId>) -> Option<EarlyEnd>;
+
+    /// Whether it answers on the chain when somebody disputes a receipt.
+    fn defends(&self) -> bool {
+        true
+    }
 }
 
 /// Runs the model that it claims, to the end.

@@ -28,6 +28,7 @@ pub struct NodeConfig {
     pub models: Vec<ServedModel>,
     pub limits: Limits,
     pub claims: ClaimConfig,
+    pub defence: DefenceConfig,
     /// How answers are made. Anything but [`Honest`] is for demonstrations and tests.
     pub conduct: Arc<dyn Conduct>,
 }
@@ -51,6 +52,7 @@ impl NodeConfig {
             models: Vec::new(),
             limits: Limits::default(),
             claims: ClaimConfig::default(),
+            defence: DefenceConfig::default(),
             conduct: Arc::new(Honest),
         }
     }
@@ -126,6 +128,24 @@ impl Default for ClaimConfig {
                 batch_max: 100,
             },
             interval: Duration::from_secs(15),
+        }
+    }
+}
+
+/// How receipts are defended.
+#[derive(Clone, Copy, Debug)]
+pub struct DefenceConfig {
+    /// How often the chain is asked for games against this node. A response takes one look, and the trace.
+    pub poll: Duration,
+    /// Threads that make a trace, beside those that serve.
+    pub threads: usize,
+}
+
+impl Default for DefenceConfig {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(1),
+            threads: 1,
         }
     }
 }

@@ -26,6 +26,30 @@ impl Conduct for SkipsLayers {
     }
 }
 
+/// Skips layers, and says nothing when it is asked for its trace.
+#[derive(Clone, Debug)]
+pub struct Withholds {
+    pub skip: Vec<usize>,
+}
+
+impl Conduct for Withholds {
+    fn label(&self) -> &'static str {
+        "DISHONEST: skips layers and withholds its trace"
+    }
+
+    fn model(&self, claimed: &Model) -> Model {
+        claimed.without_layers(&self.skip)
+    }
+
+    fn end_early(&self, _output: u32, _eos: Option<TokenId>) -> Option<EarlyEnd> {
+        None
+    }
+
+    fn defends(&self) -> bool {
+        false
+    }
+}
+
 /// Stops computing after a few tokens and pretends that the model had finished.
 #[derive(Clone, Copy, Debug)]
 pub struct Truncates {

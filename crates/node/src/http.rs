@@ -44,6 +44,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/assay/v1/offers", get(offers))
         .route("/assay/v1/earnings", get(earnings))
         .route("/assay/v1/receipts/{request_id}", get(receipt))
+        .route("/assay/v1/disputes", get(disputes))
         .route("/healthz", get(health))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -406,6 +407,11 @@ async fn receipt(State(app): State<Arc<App>>, Path(id): Path<String>) -> Respons
             ))
         }
     }
+}
+
+/// The disputes about this node's receipts. All of it stands on the chain.
+async fn disputes(State(app): State<Arc<App>>) -> Response {
+    Json(json!({ "object": "list", "data": app.games.all() })).into_response()
 }
 
 /// For the operator on this machine only.

@@ -10,6 +10,7 @@ mod claims;
 mod clock;
 mod conduct;
 mod config;
+mod defence;
 pub mod dishonest;
 mod http;
 mod keep;
@@ -23,6 +24,7 @@ mod worker;
 
 pub use claims::Earnings;
 pub use conduct::{Conduct, EarlyEnd, Honest};
-pub use config::{ClaimConfig, Limits, NodeConfig, ServedModel};
+pub use config::{ClaimConfig, DefenceConfig, Limits, NodeConfig, ServedModel};
+pub use defence::{DefenceState, Defended};
 pub use keep::KeepError;
 pub use server::{RunningNode, ShutdownReport, StartError, start};

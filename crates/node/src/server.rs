@@ -21,6 +21,7 @@ use crate::claims::{self, Earnings};
 use crate::clock::now;
 use crate::conduct::Conduct;
 use crate::config::{Limits, NodeConfig, ServedModel};
+use crate::defence::{self, Defended, Games};
 use crate::http::router;
 use crate::keep::{Keep, KeepError};
 use crate::offers::Offers;
@@ -74,6 +75,7 @@ pub struct RunningNode {
     app: Arc<App>,
     server: JoinHandle<()>,
     claims: JoinHandle<()>,
+    defence: JoinHandle<()>,
     engines: Vec<std::thread::JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -151,6 +153,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         conduct: config.conduct,
         till: Arc::new(till),
         keep: Arc::new(keep),
+        games: Games::default(),
         offers: Offers::new(
             templates,
             config.key.clone(),
@@ -181,11 +184,14 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         }
     });
     let claims = tokio::spawn(claims::run(Arc::clone(&app), config.claims, stop.clone()));
+    let defence = defence::run(Arc::clone(&app), config.defence, stop.clone());
+    let defence = tokio::spawn(defence);
     Ok(RunningNode {
         address,
         app,
         server,
         claims,
+        defence,
         engines,
         stop,
     })
@@ -208,6 +214,11 @@ impl RunningNode {
 
     pub async fn earnings(&self) -> Result<Earnings, ChainError> {
         claims::earnings(&self.app).await
+    }
+
+    /// The disputes about its receipts, open and over.
+    pub fn disputes(&self) -> Vec<Defended> {
+        self.app.games.all()
     }
 
     /// Claims whatever is charged now, without waiting for value or age.
@@ -249,6 +260,7 @@ impl RunningNode {
         self.app.cutoff.cancel();
         self.server.abort();
         self.claims.abort();
+        self.defence.abort();
         let holders = async {
             while Arc::strong_count(&self.app) > 1 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -266,6 +278,7 @@ impl Drop for RunningNode {
         self.app.cutoff.cancel();
         self.server.abort();
         self.claims.abort();
+        self.defence.abort();
         // The engines end with the last handle on them; waiting for that here could wait for a running step.
         self.engines.clear();
     }

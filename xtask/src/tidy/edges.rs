@@ -6,7 +6,7 @@ use super::{Violation, violation};
 use crate::tree::File;
 
 /// Each crate with what its program code may use. `testkit` is for dev-dependencies only.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("protocol", &[]),
     ("openai", &["protocol"]),
     ("engine", &["protocol"]),
@@ -16,18 +16,19 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("proof", &["protocol", "engine"]),
     ("chain", &["protocol", "dispute"]),
     ("payments", &["protocol", "chain"]),
+    ("play", &["protocol", "engine", "audit", "dispute", "chain"]),
     (
         "node",
         &[
             "protocol", "openai", "engine", "model", "audit", "dispute", "proof", "chain",
-            "payments",
+            "payments", "play",
         ],
     ),
     (
         "gateway",
         &[
             "protocol", "openai", "engine", "model", "audit", "dispute", "chain", "payments",
-            "proof",
+            "play", "proof",
         ],
     ),
     ("economics", &["protocol"]),
@@ -50,6 +51,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "proof",
             "chain",
             "payments",
+            "play",
             "node",
             "gateway",
             "economics",

@@ -32,7 +32,7 @@ pub(crate) struct World {
 pub(crate) struct Player {
     pub(crate) owner: Key,
     /// Serves as long as the player lives.
-    _node: RunningNode,
+    pub(crate) node: RunningNode,
     pub(crate) proxy: Option<TamperProxy>,
 }
 
@@ -53,7 +53,17 @@ pub(crate) fn price(output: u64) -> Price {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        Self::with(Tiny::llama(1)).await
+        Self::with(Tiny::llama(1), DeployParams::devnet()).await
+    }
+
+    /// With other clocks for disputes than a development chain's.
+    pub(crate) async fn clocked(response_s: u32, extension_s: u32) -> Self {
+        let params = DeployParams {
+            response_s,
+            extension_s,
+            ..DeployParams::devnet()
+        };
+        Self::with(Tiny::llama(1), params).await
     }
 
     /// Makes tokens slowly enough to leave in the middle.
@@ -61,20 +71,17 @@ impl World {
         let mut tiny = Tiny::llama(1);
         tiny.dims.layers = 24;
         tiny.dims.ffn = 512;
-        Self::with(tiny).await
+        Self::with(tiny, DeployParams::devnet()).await
     }
 
-    async fn with(tiny: Tiny) -> Self {
+    async fn with(tiny: Tiny, params: DeployParams) -> Self {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("tiny.assay");
         std::fs::write(&path, tiny.with_text().bytes()).unwrap();
         let loaded = LoadedModel::open(&path, MODEL).unwrap();
         let chain = Chain::embedded(EmbeddedConfig::in_memory()).await.unwrap();
         let faucet = Key::random().unwrap();
-        let deployment = chain
-            .deploy(&faucet, &DeployParams::devnet())
-            .await
-            .unwrap();
+        let deployment = chain.deploy(&faucet, &params).await.unwrap();
         let market = chain.market(deployment).await.unwrap();
         Self {
             dir,
@@ -121,6 +128,7 @@ impl World {
         config.limits.threads = 1;
         config.limits.positions_max = 4_096;
         config.conduct = conduct;
+        config.defence.poll = Duration::from_millis(50);
         // A node wants to be registered before it starts; where it listens is known only after.
         let proxy = match tamper {
             Some(tamper) => {
@@ -153,11 +161,7 @@ impl World {
             .update_endpoint(&owner, &endpoint)
             .await
             .unwrap();
-        Player {
-            owner,
-            _node: node,
-            proxy,
-        }
+        Player { owner, node, proxy }
     }
 
     /// A gateway's config with a funded payer.
@@ -180,6 +184,7 @@ impl World {
         config.limits.rest.first_ms = 20;
         config.limits.rest.most_ms = 50;
         config.routing.explore_one_in = 0;
+        config.disputes.poll = Duration::from_millis(50);
         config
     }
 

@@ -4,6 +4,7 @@
 mod audits;
 mod cloud;
 mod common;
+mod disputes;
 mod misbehaviour;
 mod optimistic;
 mod thin_line;

@@ -1,0 +1,341 @@
+//! Where two traces part, as people read it: the op, the row, the segment and the element, with both values. Made from
+//! the step that proves it and from one's own trace; proves nothing by itself.
+
+use std::fmt;
+
+use assay_dispute::{Fact, Opening, Packing, Step, Trace, TraceError};
+use assay_protocol::TokenId;
+use assay_protocol::trace::{ElementId, LeafId, Op, Part, Program, Segment, TOKEN_OP, Width};
+use serde::{Deserialize, Serialize};
+
+use crate::words::fact_words;
+
+/// What a proof shows to be false.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Parted {
+    /// One element of the provider's trace.
+    Element {
+        op: Progress,
+        /// The op in words, with its layer.
+        name: String,
+        row: Progress,
+        /// What the row stands for.
+        row_name: String,
+        chunk: Progress,
+        segment: String,
+        element: Progress,
+        /// In the provider's trace.
+        theirs: Option<i64>,
+        /// In an honest one.
+        ours: Option<i64>,
+    },
+    /// A token that even the provider's own trace does not choose.
+    Token {
+        output: Progress,
+        claimed: TokenId,
+        chosen: Option<TokenId>,
+    },
+    /// The statement itself.
+    Statement { why: String },
+}
+
+/// The number of something among its like: all before it agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub at: u64,
+    pub of: u64,
+}
+
+impl Parted {
+    pub fn by_fact(fact: &Fact) -> Self {
+        let why = fact_words(fact.kind).into();
+        Self::Statement { why }
+    }
+
+    /// What this step is about. Costs one vector of one's own trace.
+    pub fn by_step(step: &Step, trace: &dyn Trace) -> Result<Self, TraceError> {
+        let program = trace.program();
+        if step.op == TOKEN_OP {
+            let at = step.row as usize;
+            return Ok(Self::Token {
+                output: progress(step.row, program.n_output()),
+                claimed: trace.output().get(at).copied().unwrap_or_default(),
+                chosen: trace.choices()?.get(at).copied(),
+            });
+        }
+        let (op, row) = (step.op, step.row);
+        let leaf = LeafId { op, row };
+        let (chunk, slot) = (step.chunk, step.slot);
+        let ours = trace.vectors(&[leaf])?.pop().and_then(|vector| {
+            let range = program.chunk_range(leaf, chunk)?;
+            let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
+            vector.get(range).map(<[u8]>::to_vec)
+        });
+        let theirs = step.openings.first().map(plain);
+        let id = ElementId { leaf, chunk, slot };
+        Self::at(program, id, ours.as_deref(), theirs.as_deref())
+            .ok_or_else(|| TraceError(format!("it has no element {id:?}")))
+    }
+
+    /// An element with the chunks that hold it, as far as they are known.
+    pub fn at(
+        program: &Program,
+        id: ElementId,
+        ours: Option<&[u8]>,
+        theirs: Option<&[u8]>,
+    ) -> Option<Self> {
+        let op = program.op(id.leaf.op)?;
+        let part = part_of(program, id)?;
+        let element = program.locate(id)?;
+        let read =
+            |chunk: Option<&[u8]>| chunk.and_then(|chunk| number(part.width, chunk, id.slot));
+        Some(Self::Element {
+            op: progress(id.leaf.op, program.ops()),
+            name: op_name(op),
+            row: progress(id.leaf.row, program.rows(id.leaf.op)),
+            row_name: row_name(program, op, id.leaf.row),
+            chunk: progress(id.chunk, program.chunks(id.leaf)),
+            segment: segment_name(element.segment),
+            element: Progress {
+                at: element.index,
+                of: part.len,
+            },
+            theirs: read(theirs),
+            ours: read(ours),
+        })
+    }
+
+    /// A picture for a terminal: how much agrees at every level, down to the element.
+    pub fn picture(&self) -> String {
+        match self {
+            Self::Element {
+                op,
+                name,
+                row,
+                row_name,
+                chunk,
+                segment,
+                element,
+                theirs,
+                ours,
+            } => {
+                let value = |value: &Option<i64>| value.map_or("?".into(), |v| v.to_string());
+                format!(
+                    "op       {} {name}\nrow      {} {row_name}\nchunk    {} {segment}\nelement  {} {segment}[{}]\n         the provider's trace says {}, the model says {}\n",
+                    bar(op),
+                    bar(row),
+                    bar(chunk),
+                    bar(element),
+                    element.at,
+                    value(theirs),
+                    value(ours),
+                )
+            }
+            Self::Token {
+                output,
+                claimed,
+                chosen,
+            } => {
+                let chosen = chosen.map_or("another".into(), |id| id.to_string());
+                format!(
+                    "trace    {} all of it agrees\noutput   {} token {}: the receipt says {claimed}, the provider's own trace chooses {chosen}\n",
+                    bar(&Progress { at: 1, of: 1 }),
+                    bar(output),
+                    output.at,
+                )
+            }
+            Self::Statement { why } => format!("statement  {why}\n"),
+        }
+    }
+}
+
+impl fmt::Display for Parted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Element {
+                name,
+                row_name,
+                segment,
+                element,
+                theirs,
+                ours,
+                ..
+            } => {
+                write!(f, "{name}, {row_name}, {segment}[{}]", element.at)?;
+                match (theirs, ours) {
+                    (Some(theirs), Some(ours)) => {
+                        write!(f, ": {theirs} in the provider's trace, {ours} by the model")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Token {
+                output,
+                claimed,
+                chosen,
+            } => {
+                write!(f, "output token {} is {claimed}", output.at)?;
+                match chosen {
+                    Some(chosen) => write!(f, ", the provider's own trace chooses {chosen}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Statement { why } => f.write_str(why),
+        }
+    }
+}
+
+fn progress(at: u32, of: u32) -> Progress {
+    Progress {
+        at: at.into(),
+        of: of.into(),
+    }
+}
+
+/// What agrees, what parts, and what was not looked at.
+fn bar(progress: &Progress) -> String {
+    const WIDTH: u64 = 24;
+    let (at, of) = (progress.at, progress.of.max(1));
+    let before = (at.saturating_mul(WIDTH) / of).min(WIDTH);
+    let parts = u64::from(before < WIDTH);
+    let filled = "█".repeat(before as usize);
+    let rest = "·".repeat((WIDTH - before - parts) as usize);
+    let mark = if parts == 1 { "╳" } else { "" };
+    format!("{filled}{mark}{rest} {at} of {of} agree,")
+}
+
+fn part_of(program: &Program, id: ElementId) -> Option<Part> {
+    program.parts(id.leaf).into_iter().find(|part| {
+        id.chunk
+            .checked_sub(part.first_chunk)
+            .is_some_and(|within| within < part.chunks)
+    })
+}
+
+/// A chunk's bytes as they are.
+fn plain(opening: &Opening) -> Vec<u8> {
+    let data = &opening.data;
+    if opening.packing == Packing::Plain {
+        return data.clone();
+    }
+    // Two elements in three bytes, the high bits first; an odd last one takes two bytes.
+    let twelve =
+        |high: u8, low: u8| ((i16::from(high as i8) << 4) | i16::from(low >> 4)).to_be_bytes();
+    let pair = |bytes: &[u8]| {
+        let mut out = Vec::new();
+        if let [a, b, rest @ ..] = bytes {
+            out.extend(twelve(*a, *b));
+            if let [c] = rest {
+                out.extend(twelve(b << 4 | c >> 4, c << 4));
+            }
+        }
+        out
+    };
+    data.chunks(3).flat_map(pair).collect()
+}
+
+/// One element of a chunk.
+fn number(width: Width, chunk: &[u8], slot: u32) -> Option<i64> {
+    let from = (slot as usize).checked_mul(width.bytes())?;
+    let bytes = chunk.get(from..from.checked_add(width.bytes())?)?;
+    Some(match width {
+        Width::I16 => i16::from_be_bytes(bytes.try_into().ok()?).into(),
+        Width::U16 => u16::from_be_bytes(bytes.try_into().ok()?).into(),
+        Width::I32 => i32::from_be_bytes(bytes.try_into().ok()?).into(),
+        Width::U32 => u32::from_be_bytes(bytes.try_into().ok()?).into(),
+        Width::I64 => i64::from_be_bytes(bytes.try_into().ok()?),
+    })
+}
+
+fn op_name(op: Op) -> String {
+    match op {
+        Op::Embed => "embedding".into(),
+        Op::Project(layer) => format!("layer {layer}: norm, q, k and v"),
+        Op::Columns(layer) => format!("layer {layer}: columns of v"),
+        Op::Layer(layer) => format!("layer {layer}: attention and feed-forward"),
+        Op::Final => "final norm".into(),
+        Op::Sample => "logits and sampling".into(),
+    }
+}
+
+fn row_name(program: &Program, op: Op, row: u32) -> String {
+    match op {
+        Op::Columns(_) => format!("block {row} of positions"),
+        Op::Final | Op::Sample => format!("before output token {row}"),
+        Op::Embed | Op::Project(_) | Op::Layer(_) => match row.checked_sub(program.n_prompt()) {
+            None => format!("prompt token {row}"),
+            Some(output) => format!("output token {output}"),
+        },
+    }
+}
+
+/// As docs/dispute.md writes it.
+fn segment_name(segment: Segment) -> String {
+    let mut name = String::new();
+    for letter in format!("{segment:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_have_the_names_of_the_specification() {
+        let names = [
+            (Segment::Residual, "residual"),
+            (Segment::X12, "x12"),
+            (Segment::MixPeak, "mix_peak"),
+            (Segment::GateUp, "gate_up"),
+        ];
+        for (segment, name) in names {
+            assert_eq!(segment_name(segment), name);
+        }
+    }
+
+    #[test]
+    fn a_bar_shows_what_agrees_and_where_it_ends() {
+        let bar = |at, of| bar(&Progress { at, of });
+        assert_eq!(bar(0, 92), "╳······················· 0 of 92 agree,");
+        assert_eq!(bar(46, 92), "████████████╳··········· 46 of 92 agree,");
+        assert_eq!(bar(91, 92), "███████████████████████╳ 91 of 92 agree,");
+        assert_eq!(bar(1, 1), "████████████████████████ 1 of 1 agree,");
+    }
+
+    #[test]
+    fn twelve_bits_become_sixteen_again() {
+        let opening = |data: &[u8]| Opening {
+            op: 0,
+            row: 0,
+            first: 0,
+            packing: Packing::Twelve,
+            data: data.to_vec(),
+            siblings: Vec::new(),
+            path: Vec::new(),
+        };
+        let elements = |data: &[u8]| {
+            let bytes = plain(&opening(data));
+            let pairs = bytes.chunks_exact(2);
+            pairs
+                .map(|pair| i16::from_be_bytes([pair[0], pair[1]]))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(elements(&[0x12, 0x3f, 0xff]), [0x123, -1]);
+        assert_eq!(elements(&[0x80, 0x07, 0xff, 0x00, 0x50]), [-2048, 2047, 5]);
+    }
+
+    #[test]
+    fn elements_are_read_as_they_are_written() {
+        assert_eq!(number(Width::I16, &[0xff, 0xfe, 0, 7], 0), Some(-2));
+        assert_eq!(number(Width::U16, &[0xff, 0xfe, 0, 7], 0), Some(65_534));
+        assert_eq!(number(Width::I16, &[0xff, 0xfe, 0, 7], 1), Some(7));
+        assert_eq!(number(Width::I16, &[0xff, 0xfe, 0, 7], 2), None);
+        assert_eq!(number(Width::I64, &[0, 0, 0, 0, 0, 0, 1, 0], 0), Some(256));
+    }
+}
