@@ -32,9 +32,12 @@ library Evidence {
         uint256 tokens;
         /// Leaves that were proven: `op << 32 | row` and the hash, in turn.
         uint256[] leaves;
-        /// The spans of the leaf that was asked for last, by `1 + (op << 32 | row)`.
-        uint256 spansOf;
-        uint256[] spans;
+        /// The spans of the leaf in question, and of the other leaf that was asked for last; each by
+        /// `1 + (op << 32 | row)`.
+        uint256 own;
+        uint256[] ownSpans;
+        uint256 other;
+        uint256[] otherSpans;
     }
 
     error MalformedStep();
@@ -101,11 +104,12 @@ library Evidence {
 
     function spansOf(Case memory c, uint256 op, uint256 row) internal view returns (uint256[] memory) {
         uint256 key = 1 + ((op << 32) | row);
-        if (c.spansOf != key) {
-            c.spans = c.program.spansOf(op, row);
-            c.spansOf = key;
-        }
-        return c.spans;
+        if (c.own == key) return c.ownSpans;
+        if (c.other == key) return c.otherSpans;
+        uint256[] memory spans = c.program.spansOf(op, row);
+        if (c.own == 0) (c.own, c.ownSpans) = (key, spans);
+        else (c.other, c.otherSpans) = (key, spans);
+        return spans;
     }
 
     /// @notice Takes the next opening, which must be the fewest chunks that hold `count` elements from
@@ -116,13 +120,17 @@ library Evidence {
         returns (uint256 ptr)
     {
         TraceGeometry.Place memory place = placeOf(c, op, row, segment);
-        if (count == 0 || index + count > place.length) revert OutsideSegment(segment, index + count);
-        uint256 from = index * place.width / TraceGeometry.CHUNK;
-        uint256 end =
-            ((index + count) * place.width + TraceGeometry.CHUNK - 1) / TraceGeometry.CHUNK * TraceGeometry.CHUNK;
-        if (end > place.length * place.width) end = place.length * place.width;
-        uint256 length = end - from * TraceGeometry.CHUNK;
-        ptr = _open(c, (op << 32) | row, place, from, length) + index * place.width - from * TraceGeometry.CHUNK;
+        if (count == 0 || index + count > place.length) revert OutsideSegment(segment, index);
+        unchecked {
+            // Within the segment, of which a byte's number is below 2^110 (TraceGeometry).
+            uint256 start = index * place.width;
+            uint256 from = start / TraceGeometry.CHUNK;
+            uint256 end = start + count * place.width + TraceGeometry.CHUNK - 1;
+            end -= end % TraceGeometry.CHUNK;
+            if (end > place.length * place.width) end = place.length * place.width;
+            uint256 skipped = start - from * TraceGeometry.CHUNK;
+            ptr = _open(c, (op << 32) | row, place, from, end - from * TraceGeometry.CHUNK) + skipped;
+        }
     }
 
     /// @notice Takes the chunk in question, and the element in it that the step names: its segment, its

@@ -26,17 +26,8 @@ library Lanes {
         assembly ("memory-safe") {
             let lows := 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff
             let tops := 0x0000800000008000000080000000800000008000000080000000800000008000
-            let end := add(x, shl(1, n))
-            for {} lt(x, end) {
-                x := add(x, 32)
-                w := add(w, 32)
-            } {
-                let a := mload(x)
-                // Of a last word that is not full, what lies beyond the vector counts as zeros.
-                let left := sub(end, x)
-                if lt(left, 32) { a := and(a, not(shr(shl(3, left), not(0)))) }
-                // W's 32-bit lanes in the other order.
-                let b := mload(w)
+            function product(a, b, low, top) -> p {
+                // b's 32-bit lanes in the other order.
                 b := or(shr(128, b), shl(128, b))
                 b := or(
                     and(shr(64, b), 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff),
@@ -46,12 +37,49 @@ library Lanes {
                     and(shr(32, b), 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff),
                     shl(32, and(b, 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff))
                 )
-                let products := mul(sub(xor(and(a, lows), tops), tops), sub(xor(and(b, lows), tops), tops))
+                p := mul(sub(xor(and(a, low), top), top), sub(xor(and(b, low), top), top))
                 a := shr(16, a)
                 b := shr(16, b)
-                products := add(products, mul(sub(xor(and(a, lows), tops), tops), sub(xor(and(b, lows), tops), tops)))
-                sum := add(sum, sar(224, add(products, shl(223, 1))))
+                p := add(p, mul(sub(xor(and(a, low), top), top), sub(xor(and(b, low), top), top)))
+                p := sar(224, add(p, shl(223, 1)))
             }
+            let left := shl(1, n)
+            for { let end := add(x, and(left, not(31))) } lt(x, end) {
+                x := add(x, 32)
+                w := add(w, 32)
+            } { sum := add(sum, product(mload(x), mload(w), lows, tops)) }
+            left := and(left, 31)
+            // Of a last word that is not full, what lies beyond the vector counts as zeros.
+            if left {
+                sum := add(sum, product(and(mload(x), not(shr(shl(3, left), not(0)))), mload(w), lows, tops))
+            }
+        }
+    }
+
+    /// @notice `Σ rsh(e_j·inverse, 30)·v_j` over n elements: `Arithmetic.share` of each unsigned e_j.
+    function mix(uint256 e, uint256 v, uint256 n, uint256 inverse) internal pure returns (int256 sum) {
+        assembly ("memory-safe") {
+            for { let end := add(e, shl(1, n)) } lt(e, end) {
+                e := add(e, 2)
+                v := add(v, 2)
+            } {
+                let share := shr(30, add(mul(shr(240, mload(e)), inverse), 0x20000000))
+                sum := add(sum, mul(share, sar(240, mload(v))))
+            }
+        }
+    }
+
+    /// @notice The sum of n unsigned elements, where n is a multiple of 16 and below 2^16.
+    /// @dev Lanes of 32 bits hold the sums of pairs; the last multiplication adds these up in the top
+    ///      lane, and no lane reaches 2^32.
+    function sum16(uint256 e, uint256 n) internal pure returns (uint256 sum) {
+        assembly ("memory-safe") {
+            let lows := 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff
+            for { let end := add(e, shl(1, n)) } lt(e, end) { e := add(e, 32) } {
+                let a := mload(e)
+                sum := add(sum, add(and(a, lows), and(shr(16, a), lows)))
+            }
+            sum := shr(224, mul(sum, 0x0000000100000001000000010000000100000001000000010000000100000001))
         }
     }
 

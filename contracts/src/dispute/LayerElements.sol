@@ -457,14 +457,8 @@ library LayerElements {
     function _sum(Evidence.Case memory c, Element memory e) private view returns (int256) {
         (, uint256 blocks) = _blocks(c, e);
         int256 sum = e.index % blocks == 0 ? int256(0) : Evidence.i64At(_before(c, e), 0);
-        uint256 terms = _own(c, e, T.EXPS, e.index * T.BLOCK, T.BLOCK);
-        unchecked {
-            // An i64 and 128 terms of 16 bits.
-            for (uint256 i = 0; i < T.BLOCK; ++i) {
-                sum += int256(Evidence.u16At(terms, i));
-            }
-        }
-        return sum;
+        // An i64 and 128 terms of 16 bits.
+        return sum + int256(Lanes.sum16(_own(c, e, T.EXPS, e.index * T.BLOCK, T.BLOCK), T.BLOCK));
     }
 
     function _mixed(Evidence.Case memory c, Element memory e) private view returns (int256 sum) {
@@ -472,13 +466,8 @@ library LayerElements {
         (uint256 b, uint256 i) = (e.index / all, e.index % all);
         if (b > 0) sum = Evidence.i32At(_own(c, e, T.MIXES, e.index - all, 1), 0);
         (uint256 inverse, uint256 terms) = _shares(c, e, i / c.program.model.headDim, b);
-        uint256 values = _values(c, e, i, b);
-        unchecked {
-            // An i32 and 128 products below 2^(16 + 45 − 30 + 16).
-            for (uint256 j = 0; j < T.BLOCK; ++j) {
-                sum += Arithmetic.share(Evidence.u16At(terms, j), inverse) * Evidence.i16At(values, j);
-            }
-        }
+        // An i32 and 128 products below 2^(16 + 45 − 30 + 16).
+        sum += Lanes.mix(terms, _values(c, e, i, b), T.BLOCK, inverse);
     }
 
     /// @dev Takes the sum of a head's terms, as a reciprocal, and a block of them.

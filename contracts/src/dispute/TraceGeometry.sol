@@ -5,7 +5,9 @@ import {Manifest} from "./Manifest.sol";
 
 /// @title Where every element of a trace lies: `protocol::trace::Program`, a second time.
 /// @notice Follows from a manifest's shapes, two counts and what the sampler does. Judges nothing.
-/// @dev Arithmetic is checked: shapes that overflow it, or divide by zero, revert.
+/// @dev Shapes, counts and flags are below 2^32 each, as they are read from as many bits. A length is a
+///      product of at most three of them and a constant below 2^8, so it is below 2^104, a vector's
+///      chunks are below 2^110, and what is unchecked here cannot overflow. Dividing by zero reverts.
 library TraceGeometry {
     uint256 internal constant BLOCK = 128;
     uint256 internal constant CHUNK = 256;
@@ -146,13 +148,14 @@ library TraceGeometry {
         return _ceil(p.model.vocab, IDS_BLOCK);
     }
 
-    /// @notice The segments of a leaf in order, each `segment | length << 8`.
+    /// @notice The segments of a leaf in order, each `segment | firstChunk << 8 | length << 128`; before
+    ///         them, at index 0, the leaf's number of chunks.
     function spansOf(Program memory p, uint256 op, uint256 row) internal view returns (uint256[] memory spans) {
         if (row >= rows(p, op)) revert NoSuchRow(op, row);
         (uint256 kind, uint256 layer) = kindOf(p, op);
         Manifest.Model memory m = p.model;
-        spans = new uint256[](18);
-        uint256 n = 0;
+        spans = new uint256[](19);
+        uint256 n = 1;
         if (kind == EMBED) {
             n = _put(spans, n, RESIDUAL, m.width);
         } else if (kind == PROJECT) {
@@ -175,46 +178,49 @@ library TraceGeometry {
     }
 
     /// @notice Where a segment lies among a leaf's.
-    function placeOf(uint256[] memory spans, uint256 op, uint256 segment) internal pure returns (Place memory place) {
-        place.length = type(uint256).max;
-        for (uint256 i = 0; i < spans.length; ++i) {
-            uint256 found = spans[i] & 255;
-            if (found == segment) {
-                place.segment = segment;
-                place.width = widthOf(segment);
-                place.length = spans[i] >> 8;
-                place.firstChunk = place.chunks;
-            }
-            place.chunks += _chunks(spans[i]);
+    function placeOf(uint256[] memory spans, uint256 op, uint256 segment) internal pure returns (Place memory) {
+        uint256 n = spans.length;
+        for (uint256 i = 1; i < n; ++i) {
+            if (spans[i] & 255 == segment) return _place(spans, spans[i]);
         }
-        if (place.length == type(uint256).max) revert NoSuchSegment(op, segment);
+        revert NoSuchSegment(op, segment);
     }
 
     /// @notice In which segment a chunk lies.
     function placeOfChunk(uint256[] memory spans, uint256 op, uint256 row, uint256 chunk)
         internal
         pure
-        returns (Place memory place)
+        returns (Place memory)
     {
-        uint256 first = 0;
-        for (uint256 i = 0; i < spans.length; ++i) {
-            uint256 next = first + _chunks(spans[i]);
-            if (chunk < next) return placeOf(spans, op, spans[i] & 255);
-            first = next;
-        }
-        revert NoSuchChunk(op, row, chunk);
+        if (chunk >= spans[0]) revert NoSuchChunk(op, row, chunk);
+        // The last segment that begins at or before the chunk; an empty one begins where the next does.
+        uint256 i = spans.length - 1;
+        while (_firstOf(spans[i]) > chunk) --i;
+        return _place(spans, spans[i]);
+    }
+
+    function _place(uint256[] memory spans, uint256 span) private pure returns (Place memory place) {
+        place.segment = span & 255;
+        place.width = widthOf(span & 255);
+        place.length = span >> 128;
+        place.firstChunk = _firstOf(span);
+        place.chunks = spans[0];
+    }
+
+    function _firstOf(uint256 span) private pure returns (uint256) {
+        return (span >> 8) & (type(uint256).max >> 136);
     }
 
     /// @notice Chunks of a leaf.
-    function chunksOf(uint256[] memory spans) internal pure returns (uint256 chunks) {
-        for (uint256 i = 0; i < spans.length; ++i) {
-            chunks += _chunks(spans[i]);
-        }
+    function chunksOf(uint256[] memory spans) internal pure returns (uint256) {
+        return spans[0];
     }
 
     /// @notice Bytes of an element.
     function widthOf(uint256 segment) internal pure returns (uint256) {
-        return 1 << ((_WIDTHS >> (4 * segment)) & 3);
+        unchecked {
+            return 1 << ((_WIDTHS >> (4 * segment)) & 3);
+        }
     }
 
     /// @notice Whether a segment's elements may be shown as 12 bits.
@@ -287,15 +293,17 @@ library TraceGeometry {
     }
 
     function _put(uint256[] memory spans, uint256 n, uint256 segment, uint256 length) private pure returns (uint256) {
-        spans[n] = segment | (length << 8);
-        return n + 1;
-    }
-
-    function _chunks(uint256 span) private pure returns (uint256) {
-        return _ceil((span >> 8) * widthOf(span & 255), CHUNK);
+        unchecked {
+            uint256 first = spans[0];
+            spans[n] = segment | (first << 8) | (length << 128);
+            spans[0] = first + (length * widthOf(segment) + CHUNK - 1) / CHUNK;
+            return n + 1;
+        }
     }
 
     function _ceil(uint256 a, uint256 b) private pure returns (uint256) {
-        return (a + b - 1) / b;
+        unchecked {
+            return (a + b - 1) / b;
+        }
     }
 }

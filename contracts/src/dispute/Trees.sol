@@ -13,7 +13,9 @@ library Trees {
 
     /// @notice Levels between a leaf and the top.
     function depthOf(uint256 count) internal pure returns (uint256 depth) {
-        while (uint256(1) << depth < count) ++depth;
+        unchecked {
+            while (uint256(1) << depth < count) ++depth;
+        }
     }
 
     /// @notice Hash of a leaf of `length` bytes at `data`. The byte before them is changed and restored.
@@ -63,11 +65,21 @@ library Trees {
         returns (bytes32 hash)
     {
         if (index >= count) revert OutOfRange(index, count);
-        hash = leaf;
         uint256 depth = depthOf(count);
-        for (uint256 level = 0; level < depth; ++level) {
-            bytes32 sibling = siblings[from + level];
-            hash = (index >> level) & 1 == 0 ? node(hash, sibling) : node(sibling, hash);
+        if (siblings.length < from + depth) revert WrongPath(siblings.length, from + depth);
+        assembly ("memory-safe") {
+            hash := leaf
+            let ptr := mload(0x40)
+            mstore8(ptr, 1)
+            let sibling := add(siblings.offset, shl(5, from))
+            for { let end := add(sibling, shl(5, depth)) } lt(sibling, end) { sibling := add(sibling, 32) } {
+                // The hash stands left where the index is even here, and its sibling in the other place.
+                let side := shl(5, and(index, 1))
+                mstore(add(add(ptr, 1), side), hash)
+                mstore(sub(add(ptr, 33), side), calldataload(sibling))
+                hash := keccak256(ptr, 65)
+                index := shr(1, index)
+            }
         }
     }
 
@@ -100,13 +112,7 @@ library Trees {
             // The range, a word before it and one after it.
             mstore(0x40, add(ptr, shl(5, add(n, 2))))
         }
-        for (uint256 i = 0; i < n; ++i) {
-            uint256 left = length - i * CHUNK;
-            bytes32 hash = leafOf(data + i * CHUNK, left < CHUNK ? left : CHUNK);
-            assembly ("memory-safe") {
-                mstore(add(ptr, shl(5, add(i, 1))), hash)
-            }
-        }
+        _chunkLeaves(data, length, ptr + 32);
         uint256 used = 0;
         for (uint256 size = count; size > 1; size = (size + 1) / 2) {
             uint256 begin = ptr + 32;
@@ -135,6 +141,23 @@ library Trees {
             top := mload(add(ptr, 32))
         }
         return bind(count, top);
+    }
+
+    /// @dev Hashes chunk after chunk as `leafOf` does.
+    function _chunkLeaves(uint256 data, uint256 length, uint256 into) private pure {
+        assembly ("memory-safe") {
+            for { let end := add(data, length) } lt(data, end) {
+                data := add(data, CHUNK)
+                into := add(into, 32)
+            } {
+                let size := sub(end, data)
+                if gt(size, CHUNK) { size := CHUNK }
+                let saved := mload(sub(data, 32))
+                mstore8(sub(data, 1), 0)
+                mstore(into, keccak256(sub(data, 1), add(size, 1)))
+                mstore(sub(data, 32), saved)
+            }
+        }
     }
 
     function _halve(uint256 begin, uint256 end, uint256 into) private pure {
