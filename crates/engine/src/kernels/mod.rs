@@ -4,11 +4,15 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_keccak;
+mod keccak;
 mod portable;
 mod vectors;
 
 use std::ops::Range;
 
+pub(crate) use keccak::{Hash, Message, hash_all};
 pub(crate) use vectors::Vectors;
 
 use crate::layout::MatrixView;

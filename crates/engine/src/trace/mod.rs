@@ -3,6 +3,7 @@
 //! tap on it; [`reference`] is the same list written plainly.
 
 mod attention;
+mod hash;
 mod record;
 pub mod reference;
 mod sample;

@@ -1,26 +1,47 @@
 //! One vector on its way into the trace: takes its segments in order, hashes their chunks, keeps the
 //! bytes only where they are wanted.
 
-use assay_protocol::trace::{CHUNK, leaf_hash};
-use assay_protocol::{B256, merkle};
+use std::ops::Range;
+
+use assay_protocol::B256;
+use assay_protocol::trace::CHUNK;
+
+use super::hash;
+use crate::kernels::{Hash, Path};
+
+/// Bytes after which the chunks so far are hashed: enough to hash many at a time.
+const PENDING: usize = 64 << 10;
 
 /// A vector being recorded.
-#[derive(Default)]
 pub(super) struct Record {
+    path: Path,
     /// Whether its hash is wanted, and whether its bytes are.
-    pub(super) hash: bool,
-    pub(super) keep: bool,
+    hash: bool,
+    keep: bool,
     bytes: Vec<u8>,
-    chunks: Vec<B256>,
+    /// Chunks of `bytes` that are not hashed yet.
+    pending: Vec<Range<usize>>,
+    chunks: Vec<Hash>,
 }
 
 impl Record {
-    pub(super) fn new(hash: bool, keep: bool) -> Record {
+    pub(super) fn new(path: Path) -> Record {
         Record {
-            hash,
-            keep,
-            ..Record::default()
+            path,
+            hash: false,
+            keep: false,
+            bytes: Vec::new(),
+            pending: Vec::new(),
+            chunks: Vec::new(),
         }
+    }
+
+    /// Starts another vector in the same memory.
+    pub(super) fn start(&mut self, hash: bool, keep: bool) {
+        (self.hash, self.keep) = (hash, keep);
+        self.bytes.clear();
+        self.pending.clear();
+        self.chunks.clear();
     }
 
     pub(super) fn wanted(&self) -> bool {
@@ -70,23 +91,34 @@ impl Record {
         self.close(start);
     }
 
-    /// Hashes the segment that starts here.
+    /// Cuts the segment that starts here into chunks.
     fn close(&mut self, start: usize) {
+        let end = self.bytes.len();
         if self.hash {
-            let segment = self.bytes[start..].chunks(CHUNK);
-            self.chunks.extend(segment.map(merkle::leaf));
+            let chunk = |at: usize| at..end.min(at + CHUNK);
+            self.pending.extend((start..end).step_by(CHUNK).map(chunk));
+            let first = self.pending.first().map_or(end, |chunk| chunk.start);
+            if end - first >= PENDING {
+                self.flush();
+            }
+        } else if !self.keep {
+            self.bytes.clear();
         }
+    }
+
+    fn flush(&mut self) {
+        let pending = self.pending.drain(..).map(|chunk| &self.bytes[chunk]);
+        self.chunks.extend(hash::leaves(self.path, pending));
         if !self.keep {
             self.bytes.clear();
         }
     }
 
-    /// The vector's leaf.
-    pub(super) fn leaf(&self) -> B256 {
-        leaf_hash(&self.chunks)
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// The vector's leaf, where it is wanted, and its bytes, where they are.
+    pub(super) fn finish(&mut self) -> (Option<B256>, Option<Vec<u8>>) {
+        self.flush();
+        let leaf = self.hash.then(|| hash::root(self.path, &self.chunks));
+        let bytes = self.keep.then(|| std::mem::take(&mut self.bytes));
+        (leaf, bytes)
     }
 }

@@ -4,7 +4,7 @@
 use assay_protocol::trace::{EntryShown, MatrixRef, RowShown, TableRef};
 use assay_protocol::{B256, merkle};
 
-use super::TraceError;
+use super::{TraceError, hash};
 use crate::kernels::{self, Path};
 use crate::layout::{Format, MatrixView};
 use crate::model::{Inner, Layer, Model};
@@ -12,7 +12,7 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 
 /// Rows that one task hashes.
-const ROWS: usize = 64;
+const ROWS: usize = 32;
 
 fn missing(what: impl std::fmt::Debug, row: u64) -> TraceError {
     TraceError::NoSuchRow {
@@ -157,13 +157,17 @@ fn row_hashes(view: &MatrixView<'_>, threads: usize) -> Vec<B256> {
         // Safety: one task a run of rows.
         let hashes = unsafe { shared.slice(rows.clone()) };
         let mut w = vec![0i16; view.cols];
-        let mut data = Vec::with_capacity(2 + 2 * view.cols);
-        for (row, hash) in rows.zip(hashes) {
+        let mut data = vec![0u8; rows.len() * (2 + 2 * view.cols)];
+        for (row, data) in rows.zip(data.chunks_exact_mut(2 + 2 * view.cols)) {
             kernels::unpack(path, view, row, &mut w);
-            data.clear();
-            data.extend_from_slice(&view.scale(row).to_be_bytes());
-            data.extend(w.iter().flat_map(|w| w.to_be_bytes()));
-            *hash = merkle::leaf(&data);
+            data[..2].copy_from_slice(&view.scale(row).to_be_bytes());
+            for (place, w) in data[2..].chunks_exact_mut(2).zip(&w) {
+                place.copy_from_slice(&w.to_be_bytes());
+            }
+        }
+        let found = hash::leaves(path, data.chunks_exact(2 + 2 * view.cols));
+        for (hash, found) in hashes.iter_mut().zip(found) {
+            *hash = found.into();
         }
     });
     hashes

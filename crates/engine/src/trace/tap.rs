@@ -26,9 +26,11 @@ pub(crate) struct Tap {
     leaves: Vec<Vec<B256>>,
     /// Vectors whose bytes are wanted.
     kept: BTreeMap<LeafId, Vec<u8>>,
-    /// The op that is being recorded and the first of its rows in `records`.
+    /// The op that is being recorded, and which of its rows are in `records`.
     op: Op,
     first: u32,
+    count: usize,
+    /// Kept from op to op for their memory, so there may be more than rows.
     records: Vec<Record>,
     /// Position of the chunk's first token, and the layer that it is in.
     position: u32,
@@ -57,6 +59,7 @@ impl Tap {
             kept: wanted.iter().map(|leaf| (*leaf, Vec::new())).collect(),
             op: Op::Embed,
             first: 0,
+            count: 0,
             records: Vec::new(),
             position: 0,
             layer: 0,
@@ -122,7 +125,7 @@ impl Tap {
     pub(crate) fn embedded(&mut self, crew: &Crew, position: usize, x: &[i32]) {
         self.position = position as u32;
         let width = self.program.dims().width as usize;
-        self.begin(Op::Embed, self.position, x.len() / width);
+        self.begin(crew, Op::Embed, self.position, x.len() / width);
         self.each(crew, |t, record| record.i32s(row(x, t, width)));
         self.end(crew);
     }
@@ -138,8 +141,8 @@ impl Tap {
         let (count, layer) = (x.len() / width, self.layer);
         for op in [Op::Project(layer), Op::Columns(layer), Op::Layer(layer)] {
             match op {
-                Op::Columns(_) => self.begin(op, self.position / BLOCK, 1),
-                _ => self.begin(op, self.position, count),
+                Op::Columns(_) => self.begin(crew, op, self.position / BLOCK, 1),
+                _ => self.begin(crew, op, self.position, count),
             }
             let (first, program) = (self.first, self.program.clone());
             self.each(crew, |t, record| {
@@ -166,7 +169,12 @@ impl Tap {
         let d = *self.program.dims();
         let (width, dim) = (d.width as usize, d.head_dim as usize);
         let (q, kv) = (d.heads as usize * dim, d.kv_heads as usize * dim);
-        self.begin(Op::Project(self.layer), self.position, x.len() / width);
+        self.begin(
+            crew,
+            Op::Project(self.layer),
+            self.position,
+            x.len() / width,
+        );
         self.each(crew, |t, record| {
             norm(record, row(x, t, width), &layer.attention_norm, input, t);
             let qkv = row(qkv, t, q + 2 * kv);
@@ -196,7 +204,7 @@ impl Tap {
             record.i16s(row(v, t, kv_len));
         });
         self.end(crew);
-        self.begin(Op::Columns(self.layer), self.position / BLOCK, 1);
+        self.begin(crew, Op::Columns(self.layer), self.position / BLOCK, 1);
         self.each(crew, |_, record| {
             let block = BLOCK as usize;
             let mut columns = vec![0; kv_len * block];
@@ -223,7 +231,7 @@ impl Tap {
         let d = *self.program.dims();
         let q_len = (d.heads * d.head_dim) as usize;
         let (number, first) = (self.layer, self.position);
-        self.begin(Op::Layer(number), first, q.len() / q_len);
+        self.begin(crew, Op::Layer(number), first, q.len() / q_len);
         let (program, path) = (self.program.clone(), crew.path);
         self.each(crew, |t, record| {
             let position = first + t as u32;
@@ -311,7 +319,7 @@ impl Tap {
         input: &Vectors,
     ) {
         let width = self.program.dims().width as usize;
-        self.begin(Op::Final, self.output(tokens), tokens.len());
+        self.begin(crew, Op::Final, self.output(tokens), tokens.len());
         self.each(crew, |i, record| {
             let x = row(x, tokens[i], width);
             norm(record, x, &inner.final_norm, input, i);
@@ -322,7 +330,7 @@ impl Tap {
     /// The logits of these tokens of the chunk, and what is drawn from them.
     pub(crate) fn sampled(&mut self, crew: &Crew, inner: &Inner, tokens: &[usize], logits: &[i32]) {
         let vocab = self.program.dims().vocab as usize;
-        self.begin(Op::Sample, self.output(tokens), tokens.len());
+        self.begin(crew, Op::Sample, self.output(tokens), tokens.len());
         let (program, sampler) = (self.program.clone(), self.sampler.clone());
         self.each(crew, |i, record| {
             let sample = Sample {
@@ -341,19 +349,21 @@ impl Tap {
         self.position + first - self.program.row_before(0)
     }
 
-    fn begin(&mut self, op: Op, first: u32, count: usize) {
-        (self.op, self.first) = (op, first);
-        let record = |t| {
-            let leaf = self.program.leaf(op, first + t);
-            Record::new(self.hashing, self.kept.contains_key(&leaf))
-        };
-        self.records = (0..count as u32).map(record).collect();
+    fn begin(&mut self, crew: &Crew, op: Op, first: u32, count: usize) {
+        (self.op, self.first, self.count) = (op, first, count);
+        let more = count.saturating_sub(self.records.len());
+        self.records
+            .extend((0..more).map(|_| Record::new(crew.path)));
+        for (row, record) in (first..).zip(&mut self.records[..count]) {
+            let leaf = self.program.leaf(op, row);
+            record.start(self.hashing, self.kept.contains_key(&leaf));
+        }
     }
 
     /// Records something of every row that is wanted, one task a row.
     fn each(&mut self, crew: &Crew, body: impl Fn(usize, &mut Record) + Sync) {
         let path = crew.path;
-        let count = self.records.len();
+        let count = self.count;
         let records = Shared::new(&mut self.records);
         crew.pool.run(count, &|t| {
             // Safety: one task a row.
@@ -366,20 +376,26 @@ impl Tap {
 
     /// Closes the op's vectors of this chunk.
     fn end(&mut self, crew: &Crew) {
-        let number = self.program.number(self.op);
-        if self.hashing {
-            let first = self.first as usize;
-            let leaves = &mut self.leaves[number as usize][first..first + self.records.len()];
-            let (leaves, records) = (Shared::new(leaves), &self.records);
-            crew.pool.run(records.len(), &|t| {
+        let op = self.program.number(self.op);
+        let count = self.count;
+        let mut finished = vec![(None, None); count];
+        {
+            let (records, finished) = (Shared::new(&mut self.records), Shared::new(&mut finished));
+            crew.pool.run(count, &|t| {
                 // Safety: one task a row.
-                unsafe { leaves.slice(t..t + 1)[0] = records[t].leaf() };
+                let (record, finished) =
+                    unsafe { (&mut records.slice(t..t + 1)[0], finished.slice(t..t + 1)) };
+                if record.wanted() {
+                    finished[0] = record.finish();
+                }
             });
         }
-        for (row, record) in (self.first..).zip(self.records.drain(..)) {
-            if record.keep {
-                self.kept
-                    .insert(LeafId { op: number, row }, record.into_bytes());
+        for (row, (leaf, bytes)) in (self.first..).zip(finished) {
+            if let Some(leaf) = leaf {
+                self.leaves[op as usize][row as usize] = leaf;
+            }
+            if let Some(bytes) = bytes {
+                self.kept.insert(LeafId { op, row }, bytes);
             }
         }
     }
