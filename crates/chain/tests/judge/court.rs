@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use alloy_sol_types::{SolValue, sol};
+use alloy_sol_types::{SolCall, SolValue, sol};
 use assay_audit::ModelTrace;
 use assay_chain::abi::IModels;
 use assay_chain::{artifacts, encode_step};
@@ -33,13 +33,35 @@ sol! {
     }
 }
 
+/// What a step cost.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Gas {
+    whole: u64,
+    /// The least that its calldata costs (EIP-7623).
+    floor: u64,
+    /// What its calldata costs as part of the whole, the transaction's base included.
+    calldata: u64,
+}
+
+impl Gas {
+    fn new(whole: u64, calldata: &[u8]) -> Gas {
+        let zeros = calldata.iter().filter(|byte| **byte == 0).count() as u64;
+        let tokens = zeros + 4 * (calldata.len() as u64 - zeros);
+        Gas {
+            whole,
+            floor: 21_000 + 10 * tokens,
+            calldata: 21_000 + 4 * tokens,
+        }
+    }
+}
+
 /// A referee on a bare EVM.
 pub(crate) struct Court {
     evm: Evm,
     referee: Address,
     models: Address,
     /// The most gas that a step about each kind of element took.
-    pub(crate) gas: BTreeMap<String, u64>,
+    gas: BTreeMap<String, Gas>,
 }
 
 impl Court {
@@ -94,14 +116,19 @@ impl Court {
         };
         let answer = self.evm.call(self.referee, &call)?;
         let most = self.gas.entry(case.kind(step)).or_default();
-        *most = answer.gas.max(*most);
+        *most = Gas::new(answer.gas, &call.abi_encode()).max(*most);
         Ok(answer.value)
     }
 
     pub(crate) fn print_gas(&self, title: &str) {
-        println!("{title}: most gas of a step, calldata floor included");
+        println!("{title}: most gas of a step; of it calldata; its floor");
         for (kind, gas) in &self.gas {
-            println!("  {kind:<24} {gas:>9}");
+            let Gas {
+                whole,
+                calldata,
+                floor,
+            } = gas;
+            println!("  {kind:<24} {whole:>9} {calldata:>9} {floor:>9}");
         }
     }
 }

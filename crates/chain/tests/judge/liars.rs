@@ -135,6 +135,23 @@ fn walk(own: &mut Player<'_>, liar: &mut Player<'_>, program: &Program) -> (Seen
     }
 }
 
+/// Convicts a liar that changed this element, and gives how many reveals led to it.
+pub(crate) fn convict(court: &mut Court, case: &Case, element: Element, seed: u64) -> u32 {
+    let liar = Flipped::new(&case.trace, element, seed);
+    let mut own = case.player();
+    let mut liar = Player::new(&liar).expect("a whole trace");
+    let (seen, parting, reveals) = walk(&mut own, &mut liar, case.program());
+    let place = case
+        .program()
+        .element(element.leaf, element.segment, element.index)
+        .expect("an element of the trace");
+    assert_eq!(parting, Parting::At(place), "{element:?}");
+    let step = own.step(&seen, place, None).expect("a step");
+    let said = court.convicts(case, seen.root(), &step);
+    assert_eq!(said, Ok(true), "{element:?}, seed {seed}");
+    reveals
+}
+
 /// Convicts a flip of every kind of element of the case, `each` times at places chosen by `seed`.
 fn convict_flips(court: &mut Court, case: &Case, each: u64, seed: u64) -> u32 {
     let mut kinds: BTreeMap<(u32, Segment), Vec<Element>> = BTreeMap::new();
@@ -157,19 +174,7 @@ fn convict_flips(court: &mut Court, case: &Case, each: u64, seed: u64) -> u32 {
         for i in 0..each {
             let seed = seed ^ pick(u64::from(*op) << 16 | *segment as u64, u64::MAX) ^ i;
             let element = elements[pick(seed, elements.len() as u64) as usize];
-            let liar = Flipped::new(&case.trace, element, seed);
-            let mut own = case.player();
-            let mut liar = Player::new(&liar).expect("a whole trace");
-            let (seen, parting, reveals) = walk(&mut own, &mut liar, case.program());
-            most_reveals = most_reveals.max(reveals);
-            let expected = case
-                .program()
-                .element(element.leaf, element.segment, element.index);
-            assert_eq!(Some(parting), expected.map(Parting::At), "{element:?}");
-            let Parting::At(id) = parting else { continue };
-            let step = own.step(&seen, id, None).expect("a step");
-            let said = court.convicts(case, seen.root(), &step);
-            assert_eq!(said, Ok(true), "{element:?}, seed {seed}");
+            most_reveals = most_reveals.max(convict(court, case, element, seed));
             convicted += 1;
         }
     }

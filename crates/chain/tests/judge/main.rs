@@ -6,3 +6,4 @@ mod court;
 mod evm;
 mod honest;
 mod liars;
+mod real;
