@@ -16,7 +16,8 @@ library Lanes {
     uint256 private constant TOPS = 0x8000800080008000800080008000800080008000800080008000800080008000;
     uint256 private constant ONES = 0x0001000100010001000100010001000100010001000100010001000100010001;
 
-    /// @notice `Σ x_i·w_i` over n elements at two places in memory.
+    /// @notice `Σ x_i·w_i` over n elements at two places in memory. Where n is no multiple of 16, the word
+    ///         after x becomes zero.
     /// @dev One multiplication makes eight products: with X = Σ x_i·2^(32i) and W = Σ w_(7−i)·2^(32i),
     ///      the coefficient of 2^224 in X·W is Σ x_i·w_i, those above vanish mod 2^256, and those below
     ///      come to less than 2^223 in magnitude, so that adding 2^223 before the shift rounds them
@@ -26,32 +27,44 @@ library Lanes {
         assembly ("memory-safe") {
             let lows := 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff
             let tops := 0x0000800000008000000080000000800000008000000080000000800000008000
-            function product(a, b, low, top) -> p {
-                // b's 32-bit lanes in the other order.
-                b := or(shr(128, b), shl(128, b))
-                b := or(
-                    and(shr(64, b), 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff),
-                    shl(64, and(b, 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff))
-                )
-                b := or(
-                    and(shr(32, b), 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff),
-                    shl(32, and(b, 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff))
-                )
-                p := mul(sub(xor(and(a, low), top), top), sub(xor(and(b, low), top), top))
-                a := shr(16, a)
-                b := shr(16, b)
-                p := add(p, mul(sub(xor(and(a, low), top), top), sub(xor(and(b, low), top), top)))
-                p := sar(224, add(p, shl(223, 1)))
-            }
-            let left := shl(1, n)
-            for { let end := add(x, and(left, not(31))) } lt(x, end) {
+            let end := add(x, shl(1, n))
+            // Of a last word that is not full, what lies beyond the vector counts as zeros.
+            if and(n, 15) { mstore(end, 0) }
+            for {} lt(x, end) {
                 x := add(x, 32)
                 w := add(w, 32)
-            } { sum := add(sum, product(mload(x), mload(w), lows, tops)) }
-            left := and(left, 31)
-            // Of a last word that is not full, what lies beyond the vector counts as zeros.
-            if left {
-                sum := add(sum, product(and(mload(x), not(shr(shl(3, left), not(0)))), mload(w), lows, tops))
+            } {
+                let a := xor(mload(x), TOPS)
+                let b := xor(mload(w), TOPS)
+                // b's 32-bit lanes in the other order: halves, quarters, eighths change places.
+                b := or(shr(128, b), shl(128, b))
+                b := xor(
+                    b,
+                    mul(
+                        and(xor(b, shr(64, b)), 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff),
+                        0x10000000000000001
+                    )
+                )
+                b := xor(
+                    b,
+                    mul(
+                        and(xor(b, shr(32, b)), 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff),
+                        0x100000001
+                    )
+                )
+                sum := add(
+                    sum,
+                    sar(
+                        224,
+                        add(
+                            add(
+                                mul(sub(and(a, lows), tops), sub(and(b, lows), tops)),
+                                mul(sub(and(shr(16, a), lows), tops), sub(and(shr(16, b), lows), tops))
+                            ),
+                            0x80000000000000000000000000000000000000000000000000000000
+                        )
+                    )
+                )
             }
         }
     }
@@ -94,15 +107,25 @@ library Lanes {
                 ptr := add(ptr, 24)
                 into := add(into, 32)
             } {
-                // Sixteen elements in 192 bits, moved apart by halves.
+                // Sixteen elements in 192 bits, moved apart by halves: a high part h at 2^k goes to 2^m by
+                // adding h·(2^m − 2^k).
                 let v := shr(64, calldataload(ptr))
-                v := or(and(v, 0xffffffffffffffffffffffff), shl(128, shr(96, v)))
-                let mask := 0x00000000000000000000ffffffffffff00000000000000000000ffffffffffff
-                v := or(and(v, mask), shl(64, and(shr(48, v), mask)))
-                mask := 0x0000000000ffffff0000000000ffffff0000000000ffffff0000000000ffffff
-                v := or(and(v, mask), shl(32, and(shr(24, v), mask)))
-                mask := 0x00000fff00000fff00000fff00000fff00000fff00000fff00000fff00000fff
-                v := or(and(v, mask), shl(16, and(shr(12, v), mask)))
+                v := add(v, mul(shr(96, v), 0xffffffff000000000000000000000000))
+                v := add(
+                    v,
+                    mul(
+                        and(shr(48, v), 0x00000000000000000000ffffffffffff00000000000000000000ffffffffffff),
+                        0xffff000000000000
+                    )
+                )
+                v := add(
+                    v,
+                    mul(and(shr(24, v), 0x0000000000ffffff0000000000ffffff0000000000ffffff0000000000ffffff), 0xff000000)
+                )
+                v := add(
+                    v,
+                    mul(and(shr(12, v), 0x00000fff00000fff00000fff00000fff00000fff00000fff00000fff00000fff), 0xf000)
+                )
                 // 0x0800·0x1e = 0xf000: a negative element's sign fills the four bits above it.
                 let signs := and(v, 0x0800080008000800080008000800080008000800080008000800080008000800)
                 mstore(into, or(v, mul(signs, 0x1e)))
@@ -152,16 +175,25 @@ library Lanes {
                 let d := sar(240, block32)
                 // M and what makes lanes non-negative, in every lane.
                 let base := add(mul(sar(240, shl(16, block32)), ONES), TOPS)
-                // Sixteen bytes moved apart by halves.
+                // Sixteen bytes, moved apart by halves as above.
                 let v := and(shr(96, block32), 0xffffffffffffffffffffffffffffffff)
-                v := or(and(v, 0xffffffffffffffff), shl(128, shr(64, v)))
-                let mask := 0x000000000000000000000000ffffffff000000000000000000000000ffffffff
-                v := or(and(v, mask), shl(64, and(shr(32, v), mask)))
-                mask := 0x000000000000ffff000000000000ffff000000000000ffff000000000000ffff
-                v := or(and(v, mask), shl(32, and(shr(16, v), mask)))
-                mask := 0x000000ff000000ff000000ff000000ff000000ff000000ff000000ff000000ff
-                v := or(and(v, mask), shl(16, and(shr(8, v), mask)))
-                mask := 0x000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f
+                v := add(v, mul(shr(64, v), 0xffffffffffffffff0000000000000000))
+                v := add(
+                    v,
+                    mul(
+                        and(shr(32, v), 0x000000000000000000000000ffffffff000000000000000000000000ffffffff),
+                        0xffffffff00000000
+                    )
+                )
+                v := add(
+                    v,
+                    mul(and(shr(16, v), 0x000000000000ffff000000000000ffff000000000000ffff000000000000ffff), 0xffff0000)
+                )
+                v := add(
+                    v,
+                    mul(and(shr(8, v), 0x000000ff000000ff000000ff000000ff000000ff000000ff000000ff000000ff), 0xff00)
+                )
+                let mask := 0x000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f
                 mstore(into, xor(add(mul(and(v, mask), d), base), TOPS))
                 mstore(add(into, 32), xor(add(mul(and(shr(4, v), mask), d), base), TOPS))
             }
@@ -177,13 +209,25 @@ library Lanes {
                 ptr := add(ptr, 2)
                 for { let group := groups } group { group := sub(group, 1) } {
                     let v := shr(128, calldataload(ptr))
-                    v := or(and(v, 0xffffffffffffffff), shl(128, shr(64, v)))
-                    let mask := 0x000000000000000000000000ffffffff000000000000000000000000ffffffff
-                    v := or(and(v, mask), shl(64, and(shr(32, v), mask)))
-                    mask := 0x000000000000ffff000000000000ffff000000000000ffff000000000000ffff
-                    v := or(and(v, mask), shl(32, and(shr(16, v), mask)))
-                    mask := 0x000000ff000000ff000000ff000000ff000000ff000000ff000000ff000000ff
-                    v := or(and(v, mask), shl(16, and(shr(8, v), mask)))
+                    v := add(v, mul(shr(64, v), 0xffffffffffffffff0000000000000000))
+                    v := add(
+                        v,
+                        mul(
+                            and(shr(32, v), 0x000000000000000000000000ffffffff000000000000000000000000ffffffff),
+                            0xffffffff00000000
+                        )
+                    )
+                    v := add(
+                        v,
+                        mul(
+                            and(shr(16, v), 0x000000000000ffff000000000000ffff000000000000ffff000000000000ffff),
+                            0xffff0000
+                        )
+                    )
+                    v := add(
+                        v,
+                        mul(and(shr(8, v), 0x000000ff000000ff000000ff000000ff000000ff000000ff000000ff000000ff), 0xff00)
+                    )
                     let signs := 0x0080008000800080008000800080008000800080008000800080008000800080
                     v := sub(xor(v, signs), signs)
                     mstore(into, xor(add(mul(v, d), TOPS), TOPS))

@@ -97,7 +97,7 @@ library Trees {
     /// @notice The root of the tree of `count` chunks that has these bytes from chunk `first` on. The
     ///         bytes are of one segment: all chunks are whole but maybe the last.
     /// @dev Level by level the range is made even by a sibling at each edge, the zero word where there
-    ///      is none at the right, and halved. The level lies in `ptr + 32 ..`; the word at `ptr` is room
+    ///      is none at the right, and halved. The level lies from `ptr + 32` on; the word at `ptr` is room
     ///      for the left sibling. Writing never overtakes reading, as a pair becomes one word.
     function rangeRootOf(uint256 data, uint256 length, uint256 first, uint256 count, bytes32[] calldata siblings)
         internal
@@ -113,34 +113,54 @@ library Trees {
             mstore(0x40, add(ptr, shl(5, add(n, 2))))
         }
         _chunkLeaves(data, length, ptr + 32);
-        uint256 used = 0;
-        for (uint256 size = count; size > 1; size = (size + 1) / 2) {
-            uint256 begin = ptr + 32;
-            uint256 end = begin + 32 * n;
-            if (first & 1 == 1) {
-                bytes32 sibling = siblings[used++];
-                begin = ptr;
-                assembly ("memory-safe") {
-                    mstore(begin, sibling)
-                }
-            }
-            if ((first + n) & 1 == 1) {
-                bytes32 sibling = first + n < size ? siblings[used++] : bytes32(0);
-                assembly ("memory-safe") {
-                    mstore(end, sibling)
-                }
-                end += 32;
-            }
-            _halve(begin, end, ptr + 32);
-            n = (end - begin) / 64;
-            first /= 2;
-        }
+        (bytes32 top, uint256 used) = _fold(ptr, n, first, count, siblings);
+        // Past their end others were read, and are not believed.
         if (used != siblings.length) revert WrongSiblings(siblings.length, used);
-        bytes32 top;
+        return bind(count, top);
+    }
+
+    /// @dev The top of a level of `count` nodes that has the `n` at `ptr + 32` from `first` on, and how
+    ///      many siblings it took.
+    function _fold(uint256 ptr, uint256 n, uint256 first, uint256 count, bytes32[] calldata siblings)
+        private
+        pure
+        returns (bytes32 top, uint256 used)
+    {
         assembly ("memory-safe") {
+            let pair := mload(0x40)
+            mstore8(pair, 1)
+            let sibling := siblings.offset
+            for {} gt(count, 1) { count := shr(1, add(count, 1)) } {
+                let from := add(ptr, 32)
+                let end := add(from, shl(5, n))
+                n := add(first, n)
+                if and(n, 1) {
+                    // The right sibling comes after the left one.
+                    let right := 0
+                    if lt(n, count) {
+                        right := calldataload(add(sibling, shl(5, and(first, 1))))
+                        used := add(used, 1)
+                    }
+                    mstore(end, right)
+                    end := add(end, 32)
+                }
+                if and(first, 1) {
+                    from := ptr
+                    mstore(from, calldataload(sibling))
+                    used := add(used, 1)
+                }
+                sibling := add(siblings.offset, shl(5, used))
+                let into := add(ptr, 32)
+                n := shr(6, sub(end, from))
+                for {} lt(from, end) { from := add(from, 64) } {
+                    mcopy(add(pair, 1), from, 64)
+                    mstore(into, keccak256(pair, 65))
+                    into := add(into, 32)
+                }
+                first := shr(1, first)
+            }
             top := mload(add(ptr, 32))
         }
-        return bind(count, top);
     }
 
     /// @dev Hashes chunk after chunk as `leafOf` does.
@@ -156,20 +176,6 @@ library Trees {
                 mstore8(sub(data, 1), 0)
                 mstore(into, keccak256(sub(data, 1), add(size, 1)))
                 mstore(sub(data, 32), saved)
-            }
-        }
-    }
-
-    function _halve(uint256 begin, uint256 end, uint256 into) private pure {
-        assembly ("memory-safe") {
-            let ptr := mload(0x40)
-            mstore8(ptr, 1)
-            for {} lt(begin, end) {
-                begin := add(begin, 64)
-                into := add(into, 32)
-            } {
-                mcopy(add(ptr, 1), begin, 64)
-                mstore(into, keccak256(ptr, 65))
             }
         }
     }
