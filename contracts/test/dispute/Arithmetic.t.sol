@@ -209,6 +209,28 @@ contract ArithmeticTest is Test {
         checkDot(seed, n, 4095, 4095);
     }
 
+    function testFuzz_a_mix_is_the_sum_of_shares(uint256 seed, uint32 rest) public view {
+        bytes memory e;
+        uint256 sum = 0;
+        int256[] memory terms = new int256[](128);
+        for (uint256 i = 0; i < 128; ++i) {
+            uint256 h = uint256(keccak256(abi.encode(seed, "e", i)));
+            // Extremes often, and all ones as no honest term has them.
+            uint16 term = h % 5 == 0 ? uint16(0) : h % 5 == 1 ? type(uint16).max : uint16(h >> 8);
+            terms[i] = int256(uint256(term));
+            sum += term;
+            e = bytes.concat(e, bytes2(term));
+        }
+        eq(harness.sum16(e), sum, "sum");
+        (bytes memory vs, int256[] memory v) = vector(seed, 128, 32_767);
+        uint256 z = sum + uint256(rest) + 1;
+        int256 expected = 0;
+        for (uint256 i = 0; i < 128; ++i) {
+            expected += Arithmetic.share(uint256(terms[i]), Arithmetic.reciprocal(z)) * v[i];
+        }
+        same(harness.mix(e, vs, z), expected, "mix");
+    }
+
     function test_the_widest_sums_fit() public view {
         bytes memory x;
         bytes memory w;

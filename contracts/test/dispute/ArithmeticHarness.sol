@@ -184,6 +184,16 @@ contract ArithmeticHarness {
         return Lanes.dot(_dirty(x), _dirty(w), x.length / 2);
     }
 
+    /// @notice `Σ share(e_j, 1 / z)·v_j` of big-endian `u16`s and `i16`s.
+    function mix(bytes calldata e, bytes calldata v, uint256 z) external pure returns (int256) {
+        return Lanes.mix(_dirty(e), _dirty(v), e.length / 2, Arithmetic.reciprocal(z));
+    }
+
+    /// @notice The sum of big-endian `u16`s, a multiple of 16 of them.
+    function sum16(bytes calldata e) external pure returns (uint256) {
+        return Lanes.sum16(_dirty(e), e.length / 2);
+    }
+
     /// @notice The big-endian `i16`s that are packed as 12 bits.
     function unpack12(bytes calldata data, uint256 n) external pure returns (bytes memory out) {
         out = new bytes(2 * n + 32);

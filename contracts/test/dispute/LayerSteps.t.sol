@@ -335,13 +335,13 @@ contract LayerStepsTest is StepBase {
         forget();
         int256[] memory x = some(l.index, l.n, 2047, true);
         set(op, ROW, l.x12, 0, x);
-        set(op, ROW, l.x12 - 1, 1, 3);
+        set(op, ROW, l.x12 - 1, 1, 12);
         ask(op, ROW, l.segment, l.index, 1);
         ask(op, ROW, l.x12 - 1, 0, 2);
         askPacked(op, ROW, l.x12, 0, l.n);
         uint256 a = 30_000 + l.index;
         int256[] memory w = showRow(l.matrix, l.count, l.row, a, l.n);
-        check(held(rsh(dot(x, w) * int256(a), int256(20 + l.matrix) + l.shift - 3), l.limit), "linear");
+        check(held(rsh(dot(x, w) * int256(a), int256(20 + l.matrix) + l.shift - 12), l.limit), "linear");
     }
 
     function test_linear() public {

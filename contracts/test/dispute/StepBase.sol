@@ -266,6 +266,14 @@ abstract contract StepBase is Test {
         delete tokens;
     }
 
+    /// Vectors of another shape come next.
+    function forgetVectors() internal {
+        for (uint256 i = 0; i < filled.length; ++i) {
+            delete vectors[filled[i]];
+        }
+        delete filled;
+    }
+
     function opening(Ask memory a, bool first) private view returns (Opening memory o) {
         T.Program memory p = program();
         T.Place memory place = T.placeOf(T.spansOf(p, a.op, a.row), a.op, a.segment);
