@@ -35,8 +35,8 @@ struct Receipt {
 ///         The rules are docs/dispute.md. There is no owner, no pause, no upgrade. The money in here
 ///         is the bonds of open games, and what could not be paid when it was due.
 /// @dev Of a receipt only its digest's trace root is kept: the moves bring the receipt itself, which
-///      is cheaper than storing it. Of a game, who plays it and how the clocks stand; from its first
-///      request on, also where it is and the one hash that was shown there.
+///      is cheaper than storing it. Of a game, its clocks and where it is; from its first request on,
+///      also the one hash that was shown there.
 contract DisputeGame is ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
@@ -51,9 +51,8 @@ contract DisputeGame is ReentrancyGuardTransient {
         Challenger
     }
 
-    /// @notice Who plays, and the clocks.
+    /// @notice A game's clocks, and the node that it is at: one slot. Who plays is in the game's id.
     struct Game {
-        address challenger;
         /// When the present turn began, in seconds; good until the year 2106.
         uint32 since;
         Turn turn;
@@ -62,11 +61,8 @@ contract DisputeGame is ReentrancyGuardTransient {
         /// Seconds left of each side's extension.
         uint24 providerExtra;
         uint24 challengerExtra;
-    }
-
-    /// @notice A node of one of the trace's trees; all zero until the first request.
-    struct Place {
-        /// 0: the tree of ops. 1: of an op's rows. 2: of a leaf's chunks. 3: a chunk's bytes.
+        /// Where the node lies that was requested last; all zero before the first request.
+        /// Stage 0: in the tree of ops. 1: of an op's rows. 2: of a leaf's chunks. 3: a chunk's bytes.
         uint8 stage;
         /// Levels above the tree's leaves.
         uint8 height;
@@ -116,7 +112,6 @@ contract DisputeGame is ReentrancyGuardTransient {
     /// @notice The trace root that the provider has posted, or `CONVICTED`.
     mapping(bytes32 receipt => bytes32) public roots;
     mapping(bytes32 game => Game) private _games;
-    mapping(bytes32 game => Place) private _places;
     /// @dev The hash of the node that was requested last.
     mapping(bytes32 game => bytes32) private _hashes;
     /// @notice What an account is owed because a transfer to it failed.
@@ -136,9 +131,10 @@ contract DisputeGame is ReentrancyGuardTransient {
     event TracePosted(
         bytes32 indexed game, bytes32 indexed receiptDigest, bytes32 root, uint32 ops, bytes32[] children
     );
-    event Requested(bytes32 indexed game, Place place, bytes32 hash);
-    event Revealed(bytes32 indexed game, Place place, bytes32[] children);
-    event DataRevealed(bytes32 indexed game, Place place, bytes data);
+    /// @notice A node is `stage << 104 | height << 96 | op << 64 | row << 32 | index`.
+    event Requested(bytes32 indexed game, uint256 node);
+    event Revealed(bytes32 indexed game, uint256 node, bytes32[] children);
+    event DataRevealed(bytes32 indexed game, uint256 node, bytes data);
     /// @notice The receipt is false. `game` is zero where none was played.
     event Convicted(
         bytes32 indexed receiptDigest,
@@ -224,15 +220,13 @@ contract DisputeGame is ReentrancyGuardTransient {
             revert WrongSampler(statement.samplerHash, keccak256(sampler));
         }
         uint8 flags = REFEREE.samplingFlags(statement.modelId, sampler);
-        _games[game] = Game({
-            challenger: msg.sender,
-            since: uint32(block.timestamp),
-            // Where another game made the provider post its root, this one starts below it.
-            turn: root == 0 ? Turn.Trace : Turn.Challenger,
-            flags: flags,
-            providerExtra: EXTENSION,
-            challengerExtra: EXTENSION
-        });
+        Game memory state;
+        state.since = uint32(block.timestamp);
+        // Where another game made the provider post its root, this one starts below it.
+        state.turn = root == 0 ? Turn.Trace : Turn.Challenger;
+        state.flags = flags;
+        (state.providerExtra, state.challengerExtra) = (EXTENSION, EXTENSION);
+        _games[game] = state;
         emit Opened(game, digest, receipt.provider, msg.sender, receipt, signature, sampler, flags);
         REGISTRY.lock(receipt.provider);
         _vault(receipt).hold(game, receipt.chargedMicroUsd);
@@ -272,48 +266,45 @@ contract DisputeGame is ReentrancyGuardTransient {
         bytes32 digest = receiptDigest(receipt);
         bytes32 game = gameOf(digest, msg.sender);
         Game memory state = _atTurn(game, Turn.Challenger);
-        Place memory place = _places[game];
         bytes32 hash = _hashes[game];
         if (hash == 0) {
-            place.count = _opCount(receipt, state.flags);
-            place.height = uint8(Nodes.heightOf(place.count));
+            state.count = _opCount(receipt, state.flags);
+            state.height = uint8(Nodes.heightOf(state.count));
             hash = roots[digest];
         }
-        if (place.stage == 3) revert NothingBelow(game);
-        uint256 children = Nodes.childCount(place.count, place.height, place.index);
+        if (state.stage == 3) revert NothingBelow(game);
+        uint256 children = Nodes.childCount(state.count, state.height, state.index);
         if (index >= children) revert NoSuchChild(index, children);
-        bytes32 got = Nodes.climb(child, index, siblings, place.count, place.height);
+        bytes32 got = Nodes.climb(child, index, siblings, state.count, state.height);
         if (got != hash) revert WrongHash(hash, got);
-        _descend(receipt.statement, state.flags, place, index);
-        _places[game] = place;
+        _descend(receipt.statement, state, index);
         _hashes[game] = child;
         _turnTo(game, state, Turn.Reveal);
-        emit Requested(game, place, child);
+        emit Requested(game, _node(state));
     }
 
     /// @notice Answers a request with the nodes below the one requested. Anybody may: they are proven
     ///         by their hash.
     function reveal(bytes32 game, bytes32[] calldata children) external nonReentrant {
         Game memory state = _atTurn(game, Turn.Reveal);
-        Place memory place = _places[game];
-        if (place.stage == 3) revert WrongLength(place.count, 0);
-        bytes32 got = Nodes.fold(children, place.count, place.height, place.index);
-        if (got != _hashes[game]) revert WrongHash(_hashes[game], got);
+        if (state.stage == 3) revert WrongLength(state.count, 0);
+        bytes32 hash = _hashes[game];
+        bytes32 got = Nodes.fold(children, state.count, state.height, state.index);
+        if (got != hash) revert WrongHash(hash, got);
         _turnTo(game, state, Turn.Challenger);
-        emit Revealed(game, place, children);
+        emit Revealed(game, _node(state), children);
     }
 
     /// @notice Answers the last request: the bytes of one chunk.
     function revealData(bytes32 game, bytes calldata data) external nonReentrant {
         Game memory state = _atTurn(game, Turn.Reveal);
-        Place memory place = _places[game];
-        if (place.stage != 3 || data.length != place.count) {
-            revert WrongLength(place.stage == 3 ? place.count : 0, data.length);
-        }
+        uint256 length = state.stage == 3 ? state.count : 0;
+        if (data.length != length || length == 0) revert WrongLength(length, data.length);
+        bytes32 hash = _hashes[game];
         bytes32 got = Nodes.leaf(data);
-        if (got != _hashes[game]) revert WrongHash(_hashes[game], got);
+        if (got != hash) revert WrongHash(hash, got);
         _turnTo(game, state, Turn.Challenger);
-        emit DataRevealed(game, place, data);
+        emit DataRevealed(game, _node(state), data);
     }
 
     /// @notice Shows that one element of the posted trace is false. Wins.
@@ -407,9 +398,9 @@ contract DisputeGame is ReentrancyGuardTransient {
 
     // ---------------------------------------------------------------- what readers ask
 
-    /// @notice A game, where it is, and the hash that was shown there.
-    function getGame(bytes32 game) external view returns (Game memory state, Place memory place, bytes32 hash) {
-        return (_games[game], _places[game], _hashes[game]);
+    /// @notice A game, and the hash of the node that it is at.
+    function getGame(bytes32 game) external view returns (Game memory state, bytes32 hash) {
+        return (_games[game], _hashes[game]);
     }
 
     /// @notice The last second at which the present turn's move counts; zero where no game is open.
@@ -480,29 +471,34 @@ contract DisputeGame is ReentrancyGuardTransient {
         return REFEREE.opCount(s.modelId, s.nPrompt, s.nOutput, flags);
     }
 
-    /// @dev Goes to child `index` of the node at `place`; at a leaf of a tree, to the top of the tree
-    ///      that hangs there.
-    function _descend(Statement calldata s, uint8 flags, Place memory place, uint32 index) private view {
-        uint256 levels = Nodes.levelsBelow(place.height);
-        place.height -= uint8(levels);
-        place.index = (place.index << uint32(levels)) + index;
-        if (place.height != 0) return;
-        if (place.stage == 0) {
-            place.op = place.index;
-            place.count = REFEREE.rowCount(s.modelId, s.nPrompt, s.nOutput, flags, place.op);
-        } else if (place.stage == 1) {
-            place.row = place.index;
-            place.count = REFEREE.chunkCount(s.modelId, s.nPrompt, s.nOutput, flags, place.op, place.row);
+    /// @dev Goes to child `index` of the present node; at a leaf of a tree, to the top of the tree that
+    ///      hangs there.
+    function _descend(Statement calldata s, Game memory state, uint32 index) private view {
+        uint256 levels = Nodes.levelsBelow(state.height);
+        state.height -= uint8(levels);
+        state.index = (state.index << uint32(levels)) + index;
+        if (state.height != 0) return;
+        if (state.stage == 0) {
+            state.op = state.index;
+            state.count = REFEREE.rowCount(s.modelId, s.nPrompt, s.nOutput, state.flags, state.op);
+        } else if (state.stage == 1) {
+            state.row = state.index;
+            state.count = REFEREE.chunkCount(s.modelId, s.nPrompt, s.nOutput, state.flags, state.op, state.row);
         } else {
             // The chunk's number stays in `index`; what hangs here is its bytes, and no tree.
-            place.stage = 3;
-            place.count =
-                REFEREE.chunkLength(s.modelId, s.nPrompt, s.nOutput, flags, place.op, place.row, place.index);
+            state.stage = 3;
+            state.count =
+                REFEREE.chunkLength(s.modelId, s.nPrompt, s.nOutput, state.flags, state.op, state.row, state.index);
             return;
         }
-        place.stage += 1;
-        place.index = 0;
-        place.height = uint8(Nodes.heightOf(place.count));
+        state.stage += 1;
+        state.index = 0;
+        state.height = uint8(Nodes.heightOf(state.count));
+    }
+
+    function _node(Game memory state) private pure returns (uint256) {
+        return uint256(state.stage) << 104 | uint256(state.height) << 96 | uint256(state.op) << 64
+            | uint256(state.row) << 32 | state.index;
     }
 
     // ---------------------------------------------------------------- inside: who signed
@@ -566,7 +562,6 @@ contract DisputeGame is ReentrancyGuardTransient {
 
     function _forget(bytes32 game) private {
         delete _games[game];
-        delete _places[game];
         delete _hashes[game];
     }
 

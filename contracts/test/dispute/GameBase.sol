@@ -66,7 +66,7 @@ contract Trace {
     }
 
     /// What a reveal of a node lists.
-    function childrenOf(DisputeGame.Place memory place) public view returns (bytes32[] memory children) {
+    function childrenOf(DisputeGame.Game memory place) public view returns (bytes32[] memory children) {
         bytes32[] memory leaves = leavesOf(place.stage, place.op, place.row);
         uint256 levels = Nodes.levelsBelow(place.height);
         bytes32[] memory level = levelOf(leaves, place.height - levels);
@@ -76,7 +76,7 @@ contract Trace {
         }
     }
 
-    function top() public view returns (DisputeGame.Place memory place) {
+    function top() public view returns (DisputeGame.Game memory place) {
         place.count = Toy.ops(_statement);
         place.height = uint8(Nodes.heightOf(place.count));
     }
@@ -209,20 +209,20 @@ abstract contract Disputes is Market {
     }
 
     /// The place that the game is at; the top before its first request.
-    function placeOf(bytes32 id, Trace trace) internal view returns (DisputeGame.Place memory place) {
+    function placeOf(bytes32 id, Trace trace) internal view returns (DisputeGame.Game memory place) {
         bytes32 hash;
-        (, place, hash) = game.getGame(id);
-        if (hash == 0) place = trace.top();
+        (place, hash) = game.getGame(id);
+        if (hash == 0) (place.count, place.height) = (trace.top().count, trace.top().height);
     }
 
     function revealFrom(Trace trace, bytes32 id) internal {
-        DisputeGame.Place memory place = placeOf(id, trace);
+        DisputeGame.Game memory place = placeOf(id, trace);
         if (place.stage == 3) game.revealData(id, trace.dataOf(place.op, place.row, place.index));
         else game.reveal(id, trace.childrenOf(place));
     }
 
     /// Which child of the present node leads to a chunk.
-    function towards(DisputeGame.Place memory place, uint32 op, uint32 row, uint32 chunk)
+    function towards(DisputeGame.Game memory place, uint32 op, uint32 row, uint32 chunk)
         internal
         pure
         returns (uint32)
@@ -234,7 +234,7 @@ abstract contract Disputes is Market {
 
     /// The challenger's request for child `index`, proven from what the provider's trace revealed.
     function requestAs(address who, Receipt memory r, Trace shown, uint32 index) internal {
-        DisputeGame.Place memory place = placeOf(idOf(r, who), shown);
+        DisputeGame.Game memory place = placeOf(idOf(r, who), shown);
         bytes32[] memory level = shown.childrenOf(place);
         bytes32 child = level[index];
         bytes32[] memory path = new bytes32[](Nodes.levelsBelow(place.height));
@@ -259,7 +259,7 @@ abstract contract Disputes is Market {
     {
         bytes32 id = idOf(r, who);
         while (true) {
-            DisputeGame.Place memory place = placeOf(id, trace);
+            DisputeGame.Game memory place = placeOf(id, trace);
             if (place.stage == 3) return rounds;
             requestAs(who, r, trace, towards(place, op, row, chunk));
             revealFrom(trace, id);
@@ -281,7 +281,7 @@ abstract contract Disputes is Market {
     }
 
     function turnOf(bytes32 id) internal view returns (DisputeGame.Turn) {
-        (DisputeGame.Game memory state,,) = game.getGame(id);
+        (DisputeGame.Game memory state,) = game.getGame(id);
         return state.turn;
     }
 

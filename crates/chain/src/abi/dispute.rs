@@ -83,14 +83,11 @@ sol! {
         }
         enum Turn { None, Trace, Reveal, Challenger }
         struct Game {
-            address challenger;
             uint32 since;
             Turn turn;
             uint8 flags;
             uint24 providerExtra;
             uint24 challengerExtra;
-        }
-        struct Place {
             uint8 stage;
             uint8 height;
             uint32 index;
@@ -112,7 +109,7 @@ sol! {
         function payOwed(address account) external;
         function roots(bytes32 receiptDigest) external view returns (bytes32);
         function owed(address account) external view returns (uint256);
-        function getGame(bytes32 game) external view returns (Game memory state, Place memory place, bytes32 hash);
+        function getGame(bytes32 game) external view returns (Game memory state, bytes32 hash);
         function deadline(bytes32 game) external view returns (uint256);
         function gameOf(bytes32 digest, address challenger) external pure returns (bytes32);
         function receiptDigest(Receipt calldata receipt) external view returns (bytes32);
@@ -124,9 +121,9 @@ sol! {
 
         event Opened(bytes32 indexed game, bytes32 indexed receiptDigest, address indexed provider, address challenger, Receipt receipt, bytes signature, bytes sampler, uint8 flags);
         event TracePosted(bytes32 indexed game, bytes32 indexed receiptDigest, bytes32 root, uint32 ops, bytes32[] children);
-        event Requested(bytes32 indexed game, Place place, bytes32 hash);
-        event Revealed(bytes32 indexed game, Place place, bytes32[] children);
-        event DataRevealed(bytes32 indexed game, Place place, bytes data);
+        event Requested(bytes32 indexed game, uint256 node);
+        event Revealed(bytes32 indexed game, uint256 node, bytes32[] children);
+        event DataRevealed(bytes32 indexed game, uint256 node, bytes data);
         event Convicted(bytes32 indexed receiptDigest, address indexed provider, address indexed winner, bytes32 game, uint256 stake, uint256 toWinner, uint256 toPayer, uint256 burned);
         event Lost(bytes32 indexed game, bytes32 indexed receiptDigest, address indexed provider, address challenger);
         event Closed(bytes32 indexed game, bytes32 indexed receiptDigest, address challenger);

@@ -5,7 +5,7 @@
 mod read;
 mod send;
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{Bytes, U256};
 use alloy_sol_types::SolValue;
 use assay_dispute::{Fact, Node, Opening, Stage, Step, TokenShown};
 use assay_protocol::trace::{EntryShown, RowShown};
@@ -14,7 +14,7 @@ use assay_protocol::{
 };
 
 use crate::abi;
-use crate::abi::IDisputeGame::{Place, Receipt as AbiReceipt, Statement as AbiStatement};
+use crate::abi::IDisputeGame::{Game as AbiGame, Receipt as AbiReceipt, Statement as AbiStatement};
 
 pub(crate) use read::Events;
 pub use read::{Conviction, Dispute, DisputeFilter};
@@ -147,9 +147,12 @@ fn from_abi(receipt: &AbiReceipt) -> Option<Receipt> {
     })
 }
 
-/// The contract names nodes as the dispute crate does: a tree's leaf is the next tree's top.
-fn node(place: &Place) -> Option<Node> {
-    let stage = match place.stage {
+/// The contract names nodes as the dispute crate does: a tree's leaf is the next tree's top. In its events
+/// a node is one word: `stage << 104 | height << 96 | op << 64 | row << 32 | index`.
+fn node(word: U256) -> Option<Node> {
+    let bits = |from: usize, mask: u64| (word >> from).as_limbs()[0] & mask;
+    let word32 = |from: usize| bits(from, u32::MAX.into()) as u32;
+    let stage = match bits(104, 0xff) {
         0 => Stage::Ops,
         1 => Stage::Rows,
         2 => Stage::Chunks,
@@ -158,9 +161,21 @@ fn node(place: &Place) -> Option<Node> {
     };
     Some(Node {
         stage,
-        op: place.op,
-        row: place.row,
-        height: place.height.into(),
-        index: place.index.into(),
+        op: word32(64),
+        row: word32(32),
+        height: bits(96, 0xff) as u32,
+        index: word32(0).into(),
     })
+}
+
+/// The node that a game is at, as its events would name it.
+fn held(game: &AbiGame) -> Option<Node> {
+    let word = |value: u32, shift: usize| U256::from(value) << shift;
+    node(
+        word(game.stage.into(), 104)
+            | word(game.height.into(), 96)
+            | word(game.op, 64)
+            | word(game.row, 32)
+            | word(game.index, 0),
+    )
 }

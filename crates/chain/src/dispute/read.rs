@@ -7,7 +7,7 @@ use alloy_sol_types::SolEventInterface;
 use assay_dispute::{Below, Game, Held, Node, Outcome, Phase, Reveal, Stage};
 use assay_protocol::{Address, B256, MicroUsd, Receipt, Signature, Signed, Timestamp, merkle};
 
-use super::{from_abi, node};
+use super::{from_abi, held, node};
 use crate::abi::IDisputeGame::{self, IDisputeGameEvents as Event};
 use crate::connect::Chain;
 use crate::deployment::Deployment;
@@ -220,7 +220,7 @@ impl Market {
             let top = game.reveals.first().map(|reveal| reveal.node);
             top.zip(game.trace_root)
         } else {
-            node(&state.game.place).map(|node| (node, hash))
+            held(clocks).map(|node| (node, hash))
         };
         game.held = place.map(|(node, hash)| Held { node, hash });
         game.phase = match clocks.turn {
@@ -318,10 +318,10 @@ impl Events {
                     (Some(top), Below::Children(e.children.clone()))
                 }
                 Event::Revealed(e) if games.contains(&e.game) => {
-                    (node(&e.place), Below::Children(e.children.clone()))
+                    (node(e.node), Below::Children(e.children.clone()))
                 }
                 Event::DataRevealed(e) if games.contains(&e.game) => {
-                    (node(&e.place), Below::Bytes(e.data.to_vec()))
+                    (node(e.node), Below::Bytes(e.data.to_vec()))
                 }
                 _ => continue,
             };

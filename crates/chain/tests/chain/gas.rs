@@ -1,10 +1,15 @@
 //! What each move costs, printed as a table, with budgets that a change may not break silently:
 //! `cargo test --release -p assay-chain --test chain gas -- --nocapture`.
 
+use crate::dispute::Doubt;
+use crate::made::{GEMMA, Made, SMOL, manifest};
 use crate::support::{Net, Scene};
 use assay_chain::Claim;
-use assay_protocol::MicroUsd;
+use assay_dispute::{Below, Fact, FactKind, Move, Stage};
 use assay_protocol::channel::Voucher;
+use assay_protocol::manifest::{Architecture, Dims};
+use assay_protocol::trace::Op;
+use assay_protocol::{MicroUsd, SamplerParams, StopReason, Temperature};
 
 impl Scene {
     async fn claim_of(&self, salt: u8, total: u64) -> Claim {
@@ -145,4 +150,173 @@ async fn every_move_stays_within_its_gas() {
         again.gas_used <= 100 * 1_000,
         "100 gas a request at 1,000 requests a claim"
     );
+}
+
+/// The dearest step that the referee takes (its own table holds it to this).
+const STEP_GAS: u64 = 300_000;
+/// What every transaction costs, which a step that ends a game pays once.
+const BASE_GAS: u64 = 21_000;
+
+/// What a game about an answer of 512 + 256 tokens costs both sides together: the moves down to a
+/// chunk's bytes, and the conviction. There is no model behind it to prove a step of: it is won by a
+/// fact, which costs the same but for the step itself, and the dearest step is added.
+async fn game_gas(architecture: Architecture, dims: Dims, op: Op, slow: bool) -> u64 {
+    let scene = Scene::new(Net::embedded().await).await;
+    let market = &scene.market;
+    let model = manifest(architecture, dims);
+    let sampler = SamplerParams {
+        temperature: Temperature::Beta(1 << 16),
+        top_k: 40,
+        top_p_q16: 60_000,
+        // One more than is given: a fact, by which the game is won below.
+        ..SamplerParams::greedy(257)
+    };
+    market
+        .publish_model(&scene.relay, &model.encode())
+        .await
+        .unwrap();
+    // The provider has money in its vault, and the challenger has played before.
+    let config = scene.config(1).await;
+    market
+        .open_channel(&scene.payer, &config, MicroUsd(50_000_000))
+        .await
+        .unwrap();
+    let claim = scene.claim_of(1, 20_000_000).await;
+    market
+        .claim(&scene.relay, &scene.offer, &[claim])
+        .await
+        .unwrap();
+    market
+        .collect(&scene.relay, scene.owner.address())
+        .await
+        .unwrap();
+    let tokens = |count: u32| (0..count).map(|i| i % dims.vocab).collect::<Vec<u32>>();
+    let counts = (&tokens(512)[..], &tokens(256)[..]);
+    let receipt = scene
+        .receipt(&model, counts, &sampler, StopReason::MaxTokens)
+        .await;
+    let doubt = Doubt {
+        model,
+        sampler,
+        receipt,
+        challenger: scene.challenger().await,
+    };
+    let made = Made::new(&doubt.model, 512, 256, &doubt.sampler, Made::last_of(op));
+    let mut total = 0;
+    let mut spend = |what: &str, gas: u64| {
+        println!("    {what:<20} {gas:>9}");
+        total += gas;
+    };
+    let (id, opened) = market
+        .open_dispute(&doubt.challenger, &doubt.receipt, &doubt.sampler)
+        .await
+        .unwrap();
+    spend("open", opened.gas_used);
+    let Below::Children(children) = made.below(&made.top()) else {
+        panic!("ops are nodes");
+    };
+    let root = made.root();
+    let post = Move::PostTrace { root, children };
+    let mut dispute = scene.told(id).await;
+    let posted = market.play(&scene.offer, &dispute, &post).await.unwrap();
+    spend("post the trace", posted.gas_used);
+    while slow {
+        dispute = scene.told(id).await;
+        let (index, hash, siblings) = made.question(&dispute.game);
+        let request = Move::Request {
+            index,
+            hash,
+            siblings,
+        };
+        let asked = market
+            .play(&doubt.challenger, &dispute, &request)
+            .await
+            .unwrap();
+        spend("request", asked.gas_used);
+        dispute = scene.told(id).await;
+        let node = dispute.game.held.unwrap().node;
+        let below = made.below(&node);
+        let name = match &below {
+            Below::Children(nodes) => format!("reveal {} nodes", nodes.len()),
+            Below::Bytes(bytes) => format!("reveal {} bytes", bytes.len()),
+        };
+        let reveal = Move::Reveal { below };
+        let shown = market.play(&scene.offer, &dispute, &reveal).await.unwrap();
+        spend(&name, shown.gas_used);
+        if node.stage == Stage::Bytes {
+            break;
+        }
+    }
+    let fact = Fact {
+        kind: FactKind::NotAtTheLimit,
+        position: 0,
+        tokens: Vec::new(),
+        sampler: doubt.sampler.encode(),
+    };
+    let won = market
+        .prove_fact(&doubt.challenger, &doubt.receipt, &fact)
+        .await
+        .unwrap();
+    spend("convict", won.gas_used);
+    spend("a step, beside that", STEP_GAS - BASE_GAS);
+    total
+}
+
+#[tokio::test]
+async fn whole_games_stay_within_their_gas() {
+    let (llama, gemma) = (Architecture::Llama, Architecture::Gemma3);
+    for (name, architecture, dims, op, slow, budget) in [
+        (
+            "fast, SmolLM2-135M",
+            llama,
+            SMOL,
+            Op::Layer(29),
+            false,
+            700_000,
+        ),
+        (
+            "fast, Gemma-3-270m",
+            gemma,
+            GEMMA,
+            Op::Layer(17),
+            false,
+            700_000,
+        ),
+        (
+            "slow, SmolLM2-135M, a layer",
+            llama,
+            SMOL,
+            Op::Layer(29),
+            true,
+            1_000_000,
+        ),
+        (
+            "slow, SmolLM2-135M, a draw",
+            llama,
+            SMOL,
+            Op::Sample,
+            true,
+            1_000_000,
+        ),
+        (
+            "slow, Gemma-3-270m, a layer",
+            gemma,
+            GEMMA,
+            Op::Layer(17),
+            true,
+            1_000_000,
+        ),
+        (
+            "slow, Gemma-3-270m, a draw",
+            gemma,
+            GEMMA,
+            Op::Sample,
+            true,
+            1_000_000,
+        ),
+    ] {
+        println!("{name}");
+        let gas = game_gas(architecture, dims, op, slow).await;
+        println!("  {name:<36} {gas:>9} of {budget}");
+    }
 }

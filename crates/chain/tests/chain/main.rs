@@ -3,8 +3,10 @@
 
 mod bindings;
 mod crash;
+mod dispute;
 mod foreign;
 mod gas;
+mod made;
 mod market;
 mod rpc;
 mod support;

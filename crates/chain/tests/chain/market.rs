@@ -9,7 +9,7 @@ use assay_chain::{ChainError, Claim, Refusal};
 use assay_protocol::channel::Voucher;
 use assay_protocol::{MicroUsd, Timestamp};
 
-fn on_every_chain<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -> F) {
+pub(crate) fn on_every_chain<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -49,7 +49,7 @@ impl Scene {
     }
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, ChainError>) -> String {
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, ChainError>) -> String {
     match result {
         Err(ChainError::Refused { why, .. }) => why.to_string(),
         other => panic!("expected a contract's refusal, got {other:?}"),
