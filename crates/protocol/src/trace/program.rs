@@ -277,7 +277,7 @@ impl Program {
 
     /// The row of the pass that output token `output` follows from.
     pub fn row_before(&self, output: u32) -> u32 {
-        self.n_prompt - 1 + output
+        (self.n_prompt - 1).saturating_add(output)
     }
 
     pub fn ops(&self) -> u32 {

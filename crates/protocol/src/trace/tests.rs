@@ -417,6 +417,7 @@ proptest! {
             let _ = program.element(leaf, Segment::Exps, index);
             let _ = program.blocks(op, row);
             let _ = program.residual_before(op, row);
+            let _ = program.row_before(row);
         }
     }
 
