@@ -217,6 +217,7 @@ contract AttacksTest is StepBase {
 
     /// An honest provider's step, whatever is bent in its encoding, never convicts.
     /// forge-config: default.fuzz.runs = 256
+    /// forge-config: deep.fuzz.runs = 4096
     function testFuzz_no_bent_encoding_convicts_the_honest(uint256 place, uint256 word, uint256 kind) public {
         begin(ManifestBytes.tiny(false));
         set(0, ROW, T.RESIDUAL, 40, 1000);
