@@ -25,6 +25,7 @@ impl Message<'_> {
     }
 
     /// Writes one block of the padded message.
+    #[cfg(target_arch = "x86_64")]
     fn block(&self, index: usize, block: &mut [u8; RATE]) {
         // The prefix shifts the data by one.
         let (from, at) = match index {
