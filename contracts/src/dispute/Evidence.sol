@@ -51,7 +51,7 @@ library Evidence {
     error NotInStatement(uint256 token);
     error OutsideSegment(uint256 segment, uint256 element);
 
-    /// @dev Proven leaves that a case has room for: the most openings that an element takes is 8.
+    /// @dev Proven leaves that a case has room for: the most openings that an element takes is 6.
     uint256 private constant LEAVES_MOST = 16;
 
     function begin(Models models, Statement calldata statement, bytes32 traceRoot, Step calldata step)

@@ -8,7 +8,7 @@ import {ManifestBytes} from "./ManifestBytes.sol";
 
 /// @title Manifests come back byte for byte, under their hash alone, and are read where they stand.
 contract ModelsTest is Test {
-    event Published(bytes32 indexed modelId, uint256 length);
+    event log_named_uint(string key, uint256 val);
 
     Models private models = new Models();
 
@@ -42,6 +42,20 @@ contract ModelsTest is Test {
         for (uint256 i = 0; i < lengths.length; ++i) {
             checkStored(lengths[i]);
         }
+    }
+
+    function test_a_model_of_thirty_layers_costs_less_than_three_million() public {
+        // SmolLM2-135M's shapes.
+        ManifestBytes.Shape memory s =
+            ManifestBytes.Shape(false, 30, 576, 9, 3, 64, 1536, 49_152, 8192, 0, true, 1, true);
+        bytes memory manifest = ManifestBytes.encode(s, ManifestBytes.someRoots());
+        eq(manifest.length, 11_916, "bytes");
+        uint256 before = gasleft();
+        models.publish(manifest);
+        // The transaction's 21,000 and at most 16 a byte.
+        uint256 spent = before - gasleft() + 21_000 + 16 * manifest.length;
+        emit log_named_uint("gas", spent);
+        yes(spent < 3_000_000, "gas");
     }
 
     function test_a_second_publication_changes_nothing() public {
