@@ -6,6 +6,7 @@
 const fs = require("fs");
 const path = require("path");
 
+// The last is for tests alone.
 const CONTRACTS = [
   "Channels",
   "DisputeGame",
@@ -17,6 +18,7 @@ const CONTRACTS = [
   "SampleReferee",
   "StepReferee",
   "TestDollar",
+  "ArithmeticHarness",
 ];
 
 const into = process.argv[2];

@@ -62,6 +62,13 @@ pub fn multicall3() -> Vec<u8> {
     bytecode(include_str!("../../../contracts/artifacts/Multicall3.json"))
 }
 
+/// The referee's arithmetic by itself, for tests.
+pub fn arithmetic_harness() -> Vec<u8> {
+    bytecode(include_str!(
+        "../../../contracts/artifacts/ArithmeticHarness.json"
+    ))
+}
+
 /// Creation bytecode with its constructor's ABI-encoded arguments.
 pub fn with_arguments(mut bytecode: Vec<u8>, arguments: &[u8]) -> Vec<u8> {
     bytecode.extend_from_slice(arguments);

@@ -4,6 +4,7 @@
 mod arithmetic;
 mod court;
 mod evm;
+mod geometry;
 mod honest;
 mod liars;
 mod real;
