@@ -322,10 +322,7 @@ contract DisputeGame is ReentrancyGuardTransient {
     /// @notice Shows that a statement is false whatever the pass computes. Takes no bond: it is proven
     ///         at once or not at all. The signature is not looked at where the caller has a game.
     /// @param fact `abi.encode(Fact)`.
-    function proveFact(Receipt calldata receipt, bytes calldata signature, bytes calldata fact)
-        external
-        nonReentrant
-    {
+    function proveFact(Receipt calldata receipt, bytes calldata signature, bytes calldata fact) external nonReentrant {
         bytes32 digest = receiptDigest(receipt);
         bytes32 game = gameOf(digest, msg.sender);
         bool playing = _games[game].turn != Turn.None;
@@ -497,8 +494,8 @@ contract DisputeGame is ReentrancyGuardTransient {
     }
 
     function _node(Game memory state) private pure returns (uint256) {
-        return uint256(state.stage) << 104 | uint256(state.height) << 96 | uint256(state.op) << 64
-            | uint256(state.row) << 32 | state.index;
+        return uint256(state.stage) << 104 | uint256(state.height) << 96 | uint256(state.op) << 64 | uint256(state.row)
+            << 32 | state.index;
     }
 
     // ---------------------------------------------------------------- inside: who signed

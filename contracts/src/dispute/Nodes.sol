@@ -13,26 +13,32 @@ library Nodes {
 
     /// @notice Levels between a tree's leaves and its top.
     function heightOf(uint32 count) internal pure returns (uint256 height) {
-        while (uint256(1) << height < count) ++height;
+        unchecked {
+            while (uint256(1) << height < count) ++height;
+        }
     }
 
-    /// @notice Levels that a reveal goes down from this height: as few reveals as `LEVELS_MOST` allows,
-    ///         and these as even as they get.
+    /// @notice Levels that a reveal goes down from this height, of 32 at most: as few reveals as
+    ///         `LEVELS_MOST` allows, and these as even as they get.
     function levelsBelow(uint256 height) internal pure returns (uint256) {
-        if (height == 0) return 0;
-        uint256 reveals = (height + LEVELS_MOST - 1) / LEVELS_MOST;
-        return (height + reveals - 1) / reveals;
+        unchecked {
+            uint256 reveals = (height + LEVELS_MOST - 1) / LEVELS_MOST;
+            return reveals == 0 ? 0 : (height + reveals - 1) / reveals;
+        }
     }
 
     /// @notice How many nodes a reveal of this node lists.
     function childCount(uint32 count, uint256 height, uint256 index) internal pure returns (uint256) {
-        uint256 levels = levelsBelow(height);
-        uint256 below = height - levels;
-        uint256 width = (uint256(count) + (uint256(1) << below) - 1) >> below;
-        uint256 first = index << levels;
-        uint256 room = uint256(1) << levels;
-        if (first >= width) return 0;
-        return width - first < room ? width - first : room;
+        // Heights are at most 32, and indices below 2^32: nothing here overflows or underflows.
+        unchecked {
+            uint256 levels = levelsBelow(height);
+            uint256 below = height - levels;
+            uint256 width = (uint256(count) + (uint256(1) << below) - 1) >> below;
+            uint256 first = index << levels;
+            uint256 room = uint256(1) << levels;
+            if (first >= width) return 0;
+            return width - first < room ? width - first : room;
+        }
     }
 
     /// @notice The hash of a node whose reveal lists `children`; zero if their number is not its.
@@ -43,14 +49,27 @@ library Nodes {
     {
         uint256 width = children.length;
         if (width == 0 || width != childCount(count, height, index)) return 0;
-        bytes32[] memory level = children;
-        for (uint256 levels = levelsBelow(height); levels > 0; --levels) {
-            for (uint256 i = 0; i < width; i += 2) {
-                level[i / 2] = node(level[i], i + 1 < width ? level[i + 1] : bytes32(0));
+        uint256 levels = levelsBelow(height);
+        bytes32 hash;
+        // A node is 65 bytes at `pair`, where the prefix stays; the level lies behind, and each pair's
+        // hash takes the place of one that was read already.
+        assembly ("memory-safe") {
+            let pair := mload(0x40)
+            let list := add(pair, 0x60)
+            mstore8(pair, 0x01)
+            calldatacopy(list, children.offset, shl(5, width))
+            for {} levels { levels := sub(levels, 1) } {
+                // What is missing at the right edge is the zero word.
+                if and(width, 1) { mstore(add(list, shl(5, width)), 0) }
+                width := shr(1, add(width, 1))
+                for { let i := 0 } lt(i, width) { i := add(i, 1) } {
+                    mcopy(add(pair, 0x01), add(list, shl(6, i)), 0x40)
+                    mstore(add(list, shl(5, i)), keccak256(pair, 0x41))
+                }
             }
-            width = (width + 1) / 2;
+            hash := mload(list)
         }
-        return _atTop(level[0], count, height);
+        return _atTop(hash, count, height);
     }
 
     /// @notice The hash of a node, from one of the nodes that its reveal lists and those beside it.
@@ -63,9 +82,11 @@ library Nodes {
         uint256 levels = levelsBelow(height);
         if (siblings.length != levels) return 0;
         bytes32 hash = child;
-        for (uint256 level = 0; level < levels; ++level) {
-            bytes32 sibling = siblings[level];
-            hash = (index >> level) & 1 == 0 ? node(hash, sibling) : node(sibling, hash);
+        unchecked {
+            for (uint256 level = 0; level < levels; ++level) {
+                bytes32 sibling = siblings[level];
+                hash = (index >> level) & 1 == 0 ? node(hash, sibling) : node(sibling, hash);
+            }
         }
         return _atTop(hash, count, height);
     }

@@ -232,22 +232,45 @@ abstract contract Disputes is Market {
         return uint32((uint256(goal) >> (place.height - levels)) - (uint256(place.index) << levels));
     }
 
+    /// The siblings of a node up so many levels; the zero word where there is none.
+    function siblingsIn(bytes32[] memory level, uint256 index, uint256 levels)
+        internal
+        pure
+        returns (bytes32[] memory path)
+    {
+        path = new bytes32[](levels);
+        for (uint256 i = 0; i < levels; ++i) {
+            path[i] = (index ^ 1) < level.length ? level[index ^ 1] : bytes32(0);
+            bytes32[] memory above = new bytes32[]((level.length + 1) / 2);
+            for (uint256 j = 0; j < above.length; ++j) {
+                above[j] = Nodes.node(level[2 * j], 2 * j + 1 < level.length ? level[2 * j + 1] : bytes32(0));
+            }
+            (level, index) = (above, index / 2);
+        }
+    }
+
+    /// One word fewer.
+    function cut(bytes32[] memory words) internal pure returns (bytes32[] memory fewer) {
+        fewer = new bytes32[](words.length - 1);
+        for (uint256 i = 0; i < fewer.length; ++i) {
+            fewer[i] = words[i];
+        }
+    }
+
+    /// One zero word more.
+    function pad(bytes32[] memory words) internal pure returns (bytes32[] memory more) {
+        more = new bytes32[](words.length + 1);
+        for (uint256 i = 0; i < words.length; ++i) {
+            more[i] = words[i];
+        }
+    }
+
     /// The challenger's request for child `index`, proven from what the provider's trace revealed.
     function requestAs(address who, Receipt memory r, Trace shown, uint32 index) internal {
         DisputeGame.Game memory place = placeOf(idOf(r, who), shown);
         bytes32[] memory level = shown.childrenOf(place);
         bytes32 child = level[index];
-        bytes32[] memory path = new bytes32[](Nodes.levelsBelow(place.height));
-        uint256 at = index;
-        for (uint256 i = 0; i < path.length; ++i) {
-            path[i] = (at ^ 1) < level.length ? level[at ^ 1] : bytes32(0);
-            // A list of one still climbs: its sibling is missing.
-            bytes32[] memory above = new bytes32[]((level.length + 1) / 2);
-            for (uint256 j = 0; j < above.length; ++j) {
-                above[j] = Nodes.node(level[2 * j], 2 * j + 1 < level.length ? level[2 * j + 1] : bytes32(0));
-            }
-            (level, at) = (above, at / 2);
-        }
+        bytes32[] memory path = siblingsIn(level, index, Nodes.levelsBelow(place.height));
         vm.prank(who);
         game.request(r, index, child, path);
     }
