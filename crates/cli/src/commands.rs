@@ -3,8 +3,10 @@
 pub(crate) mod audit;
 pub(crate) mod chain;
 pub(crate) mod chat;
+pub(crate) mod dispute;
 pub(crate) mod gateway;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod receipt;
 pub(crate) mod up;
+pub(crate) mod watch;

@@ -165,7 +165,7 @@ fn no_model(id: ModelId) -> anyhow::Error {
 }
 
 /// The imported model of this id, if one is here.
-fn find_model(home: &Home, id: ModelId) -> Option<LoadedModel> {
+pub(crate) fn find_model(home: &Home, id: ModelId) -> Option<LoadedModel> {
     let store = crate::models::store(home);
     let names = store.list().ok()?;
     names

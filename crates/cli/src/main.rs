@@ -12,6 +12,7 @@ mod judge;
 mod live;
 mod market;
 mod models;
+mod narrate;
 mod network;
 mod output;
 mod parse;
@@ -46,8 +47,9 @@ struct Cli {
     command: Command,
 }
 
-/// Warnings, but for the one that a cheat gives on purpose: `assay up` says so itself.
-const QUIET: &str = "warn,assay_node::server=error";
+/// Warnings, but for those that `assay up` and `assay node run` put into words themselves: who cheats on purpose, and how
+/// disputes go.
+const QUIET: &str = "warn,assay_node::server=error,assay_node::defence=off";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -59,6 +61,10 @@ enum Command {
     Receipt(commands::receipt::Args),
     /// Run the model again on an answer and say whether it is the model's own
     Audit(commands::audit::Args),
+    /// Disputes on the chain: see them, open one, play it by hand
+    Dispute(commands::dispute::Args),
+    /// Be a watchtower: re-execute receipts, convict what is false, collect the bounties
+    Watch(commands::watch::Args),
     /// Models on this machine: pull, import, list, show, bench
     Model(commands::model::Args),
     /// Be a provider: serve a model and be paid for it
@@ -102,6 +108,8 @@ fn run(cli: Cli) -> Result<()> {
             Command::Chat(args) => commands::chat::run(args, &home).await,
             Command::Receipt(args) => commands::receipt::run(args, &home).await,
             Command::Audit(args) => commands::audit::run(args, &home).await,
+            Command::Dispute(args) => commands::dispute::run(args, &home).await,
+            Command::Watch(args) => commands::watch::run(args, &home).await,
             Command::Model(args) => commands::model::run(args, &home).await,
             Command::Node(args) => commands::node::run(args, &home).await,
             Command::Gateway(args) => commands::gateway::run(args, &home).await,

@@ -16,8 +16,9 @@ use assay_audit::AuditPolicy;
 use assay_chain::Market;
 use assay_gateway::{CloudUpstream, GatewayConfig, RunningGateway, StartError};
 use assay_model::LoadedModel;
+use assay_node::Defended;
 use assay_openai::Fallback;
-use assay_protocol::MicroUsd;
+use assay_protocol::{Address, MicroUsd};
 pub(crate) use chain::serve as serve_chain;
 use file::MarketFile;
 use nodes::LocalNode;
@@ -32,6 +33,8 @@ pub(crate) struct MarketPlan {
     pub(crate) rpc_listen: SocketAddr,
     pub(crate) threads: usize,
     pub(crate) audit: AuditPolicy,
+    /// Whether the gateway takes false answers to the chain.
+    pub(crate) disputes: bool,
     pub(crate) clouds: Vec<CloudUpstream>,
 }
 
@@ -71,6 +74,8 @@ impl LocalMarket {
             vec![model.clone()],
         );
         config.audit = plan.audit;
+        config.disputes.open = plan.disputes;
+        config.disputes.poll = nodes::POLL;
         config.audit_threads = plan.threads;
         config.fallback = if plan.clouds.is_empty() {
             Fallback::Never
@@ -99,6 +104,12 @@ impl LocalMarket {
             rpc,
             _lock: lock,
         })
+    }
+
+    /// What a node of this market tells of the disputes about its receipts.
+    pub(crate) fn disputes_of(&self, provider: &Address) -> Vec<Defended> {
+        let node = self.nodes.iter().find(|node| node.address() == *provider);
+        node.map(LocalNode::disputes).unwrap_or_default()
     }
 
     /// Cashes every voucher that a node holds, so that nothing earned is only a promise.

@@ -8,7 +8,7 @@ use support::{run, run_json, stderr};
 fn every_command_explains_itself() {
     let data = tempfile::tempdir().unwrap();
     for command in [
-        "up", "chat", "receipt", "audit", "model", "node", "gateway", "chain",
+        "up", "chat", "receipt", "audit", "dispute", "watch", "model", "node", "gateway", "chain",
     ] {
         let help = run(data.path(), &[command, "--help"]);
         assert!(help.status.success(), "{command}: {}", stderr(&help));
@@ -36,7 +36,7 @@ fn models_that_can_be_pulled_are_listed() {
 fn what_is_not_there_is_refused_with_the_next_step() {
     let data = tempfile::tempdir().unwrap();
     let nowhere = ["--url", "http://127.0.0.1:9"];
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["receipt", "verify", "no/such/file.json"], "receipt show"),
         (&["receipt", "list", nowhere[0], nowhere[1]], "assay up"),
         (&["model", "import", "no-such-file.gguf"], "no-such-file"),
@@ -46,6 +46,9 @@ fn what_is_not_there_is_refused_with_the_next_step() {
             "assay node init",
         ),
         (&["chain", "status"], "assay up"),
+        (&["dispute", "list"], "assay up"),
+        (&["dispute", "open", "no/such/file.json"], "assay up"),
+        (&["watch"], "--gateway"),
     ];
     for (args, hint) in cases {
         let refused = run(data.path(), args);

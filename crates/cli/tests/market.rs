@@ -301,11 +301,12 @@ fn the_demo_shows_answer_payment_and_verdict() {
 }
 
 #[test]
-fn both_cheats_are_caught_benched_and_not_asked_again() {
+fn both_cheats_are_convicted_slashed_and_not_asked_again() {
     let data = tempfile::tempdir().unwrap();
     let mut market = Market::launch(data.path(), &["--demo", "--with-cheater"]);
     let limit = Duration::from_secs(500);
     let ready = market.wait_for("ready", limit);
+    let stake = 25_000_000;
     let cheats: Vec<Value> = ready["nodes"]
         .as_array()
         .unwrap()
@@ -314,6 +315,32 @@ fn both_cheats_are_caught_benched_and_not_asked_again() {
         .map(|node| node["address"].clone())
         .collect();
     assert_eq!(cheats.len(), 2);
+    let mut kinds = Vec::new();
+    for _ in &cheats {
+        let convicted = market.wait_for("convicted", limit);
+        assert!(cheats.contains(&convicted["provider"]), "{convicted}");
+        let verdict = &convicted["conviction"];
+        assert_eq!(verdict["slashed"], stake);
+        assert_eq!(verdict["winner"], ready["payer"]);
+        assert_eq!(verdict["to_winner"], stake * 30 / 100);
+        let refund = verdict["to_payer"].as_u64().unwrap();
+        assert!(refund >= stake / 5 && refund >= convicted["charged"].as_u64().unwrap());
+        assert!(
+            convicted["gas_gateway"].as_u64().unwrap() > 0,
+            "{convicted}"
+        );
+        assert!(
+            convicted["gas_provider"].as_u64().unwrap() > 0,
+            "{convicted}"
+        );
+        kinds.push(convicted["parted"]["what"].as_str().unwrap().to_owned());
+    }
+    kinds.sort();
+    assert_eq!(
+        kinds,
+        ["element", "token"],
+        "one by its trace, one by its token"
+    );
     let caught = market.wait_for("caught", limit);
     assert_eq!(caught["caught"].as_array().unwrap().len(), 2, "{caught}");
     assert_eq!(
@@ -321,23 +348,117 @@ fn both_cheats_are_caught_benched_and_not_asked_again() {
         json!([]),
         "no honest node loses anything"
     );
+    for node in caught["stakes"].as_array().unwrap() {
+        let cheats = node["node"].as_str().unwrap().starts_with("cheat");
+        assert_eq!(node["stake"], if cheats { 0 } else { stake }, "{caught}");
+    }
     assert!(!cheats.contains(&caught["then_served_by"]), "{caught}");
     market.wait_for("stopped", limit);
     assert!(market.wait().success());
 
-    // What they signed convicts them offline, from the ledger on disk.
+    // What they signed convicts them offline as well, from the ledger on disk.
     let list = run_json(data.path(), &["receipt", "list", "--json"]);
-    let bad = list
+    let bad: Vec<&Value> = list
         .as_array()
         .unwrap()
         .iter()
-        .find(|entry| entry["audit"]["state"] == "dishonest");
-    let id = bad.expect("the list shows the caught answer")["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+        .filter(|entry| entry["dispute"]["state"] == "convicted")
+        .collect();
+    assert_eq!(bad.len(), 2, "{list}");
+    let id = bad[0]["id"].as_str().unwrap().to_owned();
     let verified = run(data.path(), &["receipt", "verify", &id]);
     assert!(!verified.status.success());
     let words = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(words.contains("FAILS        answer"), "{words}");
+
+    // The next start knows that they have nothing left to lose, and asks nobody twice.
+    let mut again = Market::launch(data.path(), &["--demo", "--with-cheater"]);
+    let caught = again.wait_for("caught", limit);
+    assert_eq!(caught["questions"], 0, "{caught}");
+    assert!(again.wait().success());
+}
+
+#[test]
+fn a_watchtower_and_a_hand_convict_what_a_gateway_only_benches() {
+    let data = tempfile::tempdir().unwrap();
+    let tower = tempfile::tempdir().unwrap();
+    let args = ["--with-cheater", "--no-disputes", "--audit-rate", "0%"];
+    let market = Market::start(data.path(), &args);
+    let (rpc, url) = (market.ready["rpc_url"].as_str().unwrap(), market.url());
+    let deployment = data.path().join("chain").join("deployment.json");
+    let network = [
+        "--rpc-url",
+        rpc,
+        "--deployment",
+        deployment.to_str().unwrap(),
+    ];
+    let ask = || {
+        let answer = chat(&market, "Name a colour.", 10);
+        answer["assay"]["receipt"]["body"].clone()
+    };
+    // The cheapest cheats, and a tower that was only told the gateway's address finds out.
+    let first = ask();
+    let watch = [
+        &["watch", "--gateway", &url, "--once", "--mint", "--json"],
+        &network[..],
+    ]
+    .concat();
+    let watched = run(tower.path(), &watch);
+    let events = String::from_utf8_lossy(&watched.stdout).into_owned();
+    assert!(watched.status.success(), "{events}{}", stderr(&watched));
+    let sum: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert_eq!(sum["sum"]["convicted"], 1, "{events}{}", stderr(&watched));
+    assert!(sum["sum"]["bounties"].as_u64().unwrap() > 0, "{events}");
+
+    let list = run_json(data.path(), &["dispute", "list", "--json"]);
+    assert_eq!(list[0]["state"], "convicted", "{list}");
+    assert_eq!(list[0]["provider"], first["provider"]);
+    let game = list[0]["game"].as_str().unwrap();
+    let shown = run_json(data.path(), &["dispute", "show", &game[..14], "--json"]);
+    assert_eq!(shown["stake"], 0, "{shown}");
+    assert!(shown["parted"]["what"].is_string(), "{shown}");
+    let shown = run(data.path(), &["dispute", "show", game]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.contains("where the two traces part"), "{text}");
+
+    // The other cheat, by hand: open, then one step at a time.
+    market_forgets(&market, &first["provider"]);
+    let second = ask();
+    assert_ne!(second["provider"], first["provider"]);
+    let id = second["request_id"].as_str().unwrap();
+    let opened = run(data.path(), &["dispute", "open", id, "--no-play", "--mint"]);
+    assert!(opened.status.success(), "{}", stderr(&opened));
+    let list = run_json(data.path(), &["dispute", "list", "--open", "--json"]);
+    let game = list[0]["game"].as_str().unwrap().to_owned();
+    let mut steps = String::new();
+    for _ in 0..100 {
+        let state = run_json(data.path(), &["dispute", "list", "--json"]);
+        let state = state
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|dispute| dispute["game"] == game.as_str());
+        if state.unwrap()["state"] == "convicted" {
+            break;
+        }
+        let step = run(data.path(), &["dispute", "step", &game]);
+        steps.push_str(&String::from_utf8_lossy(&step.stdout));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!(steps.contains("proves one element false"), "{steps}");
+    assert!(market.interrupt().success());
+}
+
+/// Waits until the gateway does not ask this provider any more.
+fn market_forgets(market: &Market, provider: &Value) {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while std::time::Instant::now() < end {
+        let (_, status) = http("GET", &format!("{}/assay/v1/status", market.url()), None);
+        let providers = status["providers"].as_array().unwrap();
+        if !providers.iter().any(|known| known["address"] == *provider) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("the gateway still knows {provider}");
 }

@@ -76,6 +76,8 @@ pub struct DisputePolicy {
     pub bond_max: MicroUsd,
     /// How often an open game is looked at.
     pub poll: Duration,
+    /// Whether to ask the provider for its trace off the chain first, which saves most moves.
+    pub off_chain: bool,
 }
 
 impl Default for DisputePolicy {
@@ -85,6 +87,7 @@ impl Default for DisputePolicy {
             games_max: 4,
             bond_max: MicroUsd(25_000_000),
             poll: Duration::from_millis(500),
+            off_chain: true,
         }
     }
 }

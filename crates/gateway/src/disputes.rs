@@ -5,11 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use assay_chain::{ChainError, Conviction};
-use assay_dispute::{Outcome, Side};
-use assay_model::LoadedModel;
-use assay_play::{Brain, Case, Finished, Grounds, NoCase, Parted, PlayError, Played, Seat};
-use assay_protocol::{Address, B256, MicroUsd, TypedData};
+use assay_play::{Accuser, Case, Concluded, NoDispute, Told};
+use assay_protocol::{Address, B256, MicroUsd, ModelId, Receipt, Signed, TypedData};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 
 use crate::events::{Verdict, What};
@@ -19,22 +16,12 @@ use crate::store::{DisputeState, Entry, StoreError};
 /// A chain that does not answer is asked again after pauses that double up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Why an answer is not taken to the chain, or not to its end.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    /// Nothing will change by trying again.
-    #[error("{0}")]
-    NoGame(String),
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Case(#[from] NoCase),
-    #[error(transparent)]
-    Play(#[from] PlayError),
-    #[error("the gateway is stopping")]
-    Stopping,
+/// What is brought to the chain.
+pub(crate) enum Work {
+    /// An answer whose false statement convicts its provider.
+    Answer(B256),
+    /// Two receipts for one request.
+    Twice(Box<[Signed<Receipt>; 2]>),
 }
 
 /// How a dispute ended, for the ledger and for who listens.
@@ -49,7 +36,7 @@ type Turns = Mutex<HashMap<Address, Arc<AsyncMutex<()>>>>;
 /// Works until the gateway stops: first what an earlier life left, then what comes.
 pub(crate) async fn run(
     gateway: Arc<Gateway>,
-    mut coming: mpsc::UnboundedReceiver<B256>,
+    mut coming: mpsc::UnboundedReceiver<Work>,
     left_over: Vec<B256>,
 ) {
     let stop = gateway.shutdown_token();
@@ -57,11 +44,11 @@ pub(crate) async fn run(
     let turns = Arc::new(Turns::default());
     let mut left_over = left_over.into_iter();
     loop {
-        let id = match left_over.next() {
-            Some(id) => id,
+        let work = match left_over.next() {
+            Some(id) => Work::Answer(id),
             None => tokio::select! {
-                id = coming.recv() => match id {
-                    Some(id) => id,
+                work = coming.recv() => match work {
+                    Some(work) => work,
                     None => return,
                 },
                 () = stop.cancelled() => return,
@@ -71,8 +58,14 @@ pub(crate) async fn run(
         let tasks = gateway.tasks().clone();
         tasks.spawn(async move {
             let stop = gateway.shutdown_token();
+            let work = async {
+                match work {
+                    Work::Answer(id) => dispute(&gateway, id, &room, &turns).await,
+                    Work::Twice(receipts) => convict_twice(&gateway, &receipts).await,
+                }
+            };
             tokio::select! {
-                () = dispute(&gateway, id, &room, &turns) => {}
+                () = work => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -95,30 +88,29 @@ async fn dispute(gateway: &Gateway, id: B256, room: &Semaphore, turns: &Turns) {
     let mut pause = gateway.config().disputes.poll;
     let end = loop {
         match take(gateway, id, provider).await {
-            Ok(end) => break end,
+            Ok(concluded) => break concluded_end(id, provider, &concluded, gateway.payer()),
             // The next start goes on from what the chain says.
-            Err(Trouble::Stopping | Trouble::Play(PlayError::Stopped)) => return,
-            Err(Trouble::Chain(error))
-                if !matches!(
-                    error,
-                    ChainError::Refused { .. } | ChainError::Reverted { .. }
-                ) && pause < PAUSE_MAX =>
-            {
-                tracing::warn!(%id, %error, "a dispute cannot go on now; trying again");
+            Err(trouble) if trouble.is_stop() => return,
+            Err(trouble) if trouble.is_passing() && pause < PAUSE_MAX => {
+                tracing::warn!(%id, %trouble, "a dispute cannot go on now; trying again");
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            Err(trouble) => match given_up(gateway, id, provider, trouble) {
+            Err(trouble) => match given_up(gateway, id, provider, &trouble) {
                 Some(end) => break end,
                 None => return,
             },
         }
     };
+    keep(gateway, id, end, true).await;
+}
+
+/// Stores how a dispute ended, and says so.
+async fn keep(gateway: &Gateway, id: B256, end: End, was_pending: bool) {
     let state = end.state;
-    if let Err(error) = gateway
-        .write(move |store| store.set_dispute(&id, state))
-        .await
-    {
+    gateway.count_dispute(&state, was_pending);
+    let kept = gateway.write(move |store| store.set_dispute(&id, state));
+    if let Err(error) = kept.await {
         tracing::error!(%error, "the end of a dispute cannot be stored");
     }
     gateway.tell(end.event);
@@ -126,7 +118,7 @@ async fn dispute(gateway: &Gateway, id: B256, room: &Semaphore, turns: &Turns) {
 
 /// What an answer that is not taken to the chain is marked with; a game that is open stays marked so, and the next start
 /// tries again.
-fn given_up(gateway: &Gateway, id: B256, provider: Address, trouble: Trouble) -> Option<End> {
+fn given_up(gateway: &Gateway, id: B256, provider: Address, trouble: &Trouble) -> Option<End> {
     let reason = trouble.to_string();
     let entry = gateway.store().entry(&id).ok().flatten();
     if let Some(Entry::Receipt(entry)) = entry
@@ -147,221 +139,126 @@ fn given_up(gateway: &Gateway, id: B256, provider: Address, trouble: Trouble) ->
     })
 }
 
-/// Takes one answer to the chain, or goes on with its game, until it is over.
-async fn take(gateway: &Gateway, id: B256, provider: Address) -> Result<End, Trouble> {
-    let (case, model) = case(gateway, id)?;
-    let market = gateway.market();
-    let receipt = case.receipt.body;
-    let digest = receipt.digest(&market.domain());
-    let game = market.game_id(&receipt, gateway.payer());
-    let resumed = market.dispute(game).await?;
-    if resumed.is_none() {
-        if let Some(conviction) = market.conviction(digest).await? {
-            return Ok(convicted(id, provider, None, conviction, gateway.payer()));
-        }
-        if let Some(fact) = open(gateway, &case, &model, game).await? {
-            let mined = market
-                .prove_fact(gateway.payer_key(), &case.receipt, &fact)
-                .await?;
-            gateway.tell(What::Moved {
-                request_id: id,
-                provider,
-                game,
-                played: Played {
-                    ours: true,
-                    action: "proves the statement false by itself".into(),
-                    gas: Some(mined.gas_used),
-                    transaction: Some(mined.hash),
-                    parted: Some(Parted::by_fact(&fact)),
-                },
-            });
-            let conviction = market.conviction(digest).await?;
-            let missing =
-                || Trouble::NoGame("the chain took the proof and tells of no conviction".into());
-            let conviction = conviction.ok_or_else(missing)?;
-            return Ok(convicted(id, provider, None, conviction, gateway.payer()));
-        }
-    }
-    let finished = play(gateway, &case, &model, game, id, provider).await?;
-    let bond = market.deployment().bond;
-    Ok(match (finished.outcome, finished.conviction) {
-        (Outcome::Convicted | Outcome::Closed, Some(conviction)) => {
-            convicted(id, provider, Some(game), conviction, gateway.payer())
-        }
-        (outcome, _) => lost(id, provider, game, bond, outcome),
-    })
+/// Why an answer is not taken to the chain, or not to its end.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("its evidence is gone")]
+    NoEvidence,
+    #[error("this gateway does not hold model {0}")]
+    NoModel(ModelId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Dispute(#[from] NoDispute),
 }
 
-fn case(gateway: &Gateway, id: B256) -> Result<(Case, LoadedModel), Trouble> {
-    let evidence = gateway.store().evidence(&id)?;
-    let evidence = evidence.ok_or_else(|| Trouble::NoGame("its evidence is gone".into()))?;
+impl Trouble {
+    fn is_stop(&self) -> bool {
+        matches!(self, Self::Dispute(trouble) if trouble.is_stop())
+    }
+
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Dispute(trouble) if trouble.is_passing())
+    }
+}
+
+/// Takes one answer to the chain, or goes on with its game, until it is over.
+async fn take(gateway: &Gateway, id: B256, provider: Address) -> Result<Concluded, Trouble> {
+    let evidence = gateway.write(move |store| store.evidence(&id)).await?;
+    let evidence = evidence.ok_or(Trouble::NoEvidence)?;
     let model_id = evidence.receipt.body.statement.model_id;
-    let model = gateway.model_by_id(&model_id).cloned();
-    let model = model
-        .ok_or_else(|| Trouble::NoGame(format!("this gateway does not hold model {model_id}")))?;
+    let model = gateway.model_by_id(&model_id);
+    let model = &model.ok_or(Trouble::NoModel(model_id))?.model;
     let case = Case {
         receipt: evidence.receipt,
         prompt: evidence.prompt,
         sampler: evidence.sampler,
         output: evidence.output,
     };
-    Ok((case, model))
-}
-
-/// Opens a game, if there are grounds for one that a contract can see. A fact needs none and is returned instead.
-async fn open(
-    gateway: &Gateway,
-    case: &Case,
-    model: &LoadedModel,
-    game: B256,
-) -> Result<Option<assay_dispute::Fact>, Trouble> {
-    let (market, receipt) = (gateway.market(), case.receipt.body);
-    let deployment = market.deployment();
-    let end = receipt
-        .served_at
-        .plus_seconds(deployment.challenge_window_s);
-    if market.chain().now().await? > end {
-        let reason = "the window in which it could be challenged is over";
-        return Err(Trouble::NoGame(reason.into()));
-    }
-    let stake = market
-        .provider(receipt.provider)
-        .await?
-        .map(|known| known.stake);
-    if stake.unwrap_or_default() == MicroUsd::ZERO {
-        return Err(Trouble::NoGame("its stake is gone already".into()));
-    }
-    match grounds(gateway, case, model).await? {
-        None => {
-            let reason = "what is false about it cannot be shown to a contract";
-            return Err(Trouble::NoGame(reason.into()));
-        }
-        Some(Grounds::Fact(fact)) => return Ok(Some(fact)),
-        Some(Grounds::Token { .. }) => {}
-    }
-    let (bond, key) = (deployment.bond, gateway.payer_key());
-    if bond > gateway.config().disputes.bond_max {
-        let reason = format!("a bond of {bond} is more than this gateway puts up");
-        return Err(Trouble::NoGame(reason));
-    }
-    let balance = market.balance(key.address()).await?;
-    if balance < bond {
-        let reason = format!(
-            "a bond of {bond} is due, and the account {} holds {balance}",
-            key.address()
-        );
-        return Err(Trouble::NoGame(reason));
-    }
-    if !market.is_published(model.model.id()).await? {
-        let manifest = model.model.manifest().encode();
-        market.publish_model(key, &manifest).await?;
-    }
-    let (opened, mined) = market
-        .open_dispute(key, &case.receipt, &case.sampler)
-        .await?;
-    debug_assert_eq!(opened, game);
-    let id = receipt.request_id;
-    gateway
-        .write(move |store| store.set_dispute(&id, DisputeState::Open { game: opened }))
-        .await?;
-    gateway.tell(What::Disputed {
-        request_id: id,
-        provider: receipt.provider,
-        game: opened,
-        bond,
-        gas: mined.gas_used,
-    });
-    Ok(None)
-}
-
-async fn grounds(
-    gateway: &Gateway,
-    case: &Case,
-    model: &LoadedModel,
-) -> Result<Option<Grounds>, Trouble> {
-    let (case, model) = (case.clone(), model.model.clone());
-    let threads = gateway.config().audit_threads.max(1);
-    let task = tokio::task::spawn_blocking(move || case.grounds(&model, threads));
-    Ok(task.await.map_err(|_| Trouble::Stopping)??)
-}
-
-async fn play(
-    gateway: &Gateway,
-    case: &Case,
-    model: &LoadedModel,
-    game: B256,
-    request_id: B256,
-    provider: Address,
-) -> Result<Finished, Trouble> {
-    let (case, model) = (case.clone(), model.model.clone());
-    let threads = gateway.config().audit_threads.max(1);
-    let task = tokio::task::spawn_blocking(move || case.trace(&model, threads));
-    let trace = task.await.map_err(|_| Trouble::Stopping)??;
-    let brain = Brain::new(trace).map_err(|error| Trouble::NoGame(error.to_string()))?;
-    let seat = Seat {
+    let policy = gateway.config().disputes;
+    let accuser = Accuser {
         market: gateway.market().clone(),
         key: gateway.payer_key().clone(),
-        side: Side::Challenger,
-        poll: gateway.config().disputes.poll,
+        threads: gateway.config().audit_threads.max(1),
+        bond_max: policy.bond_max,
+        poll: policy.poll,
+        off_chain: policy.off_chain,
     };
-    let tell = |played| {
-        gateway.tell(What::Moved {
+    let tell = |told| tell(gateway, id, provider, told);
+    let stop = gateway.shutdown_token();
+    Ok(accuser.accuse(&case, model, &stop, tell).await?)
+}
+
+fn tell(gateway: &Gateway, request_id: B256, provider: Address, told: Told) {
+    match told {
+        Told::Opened {
+            game, bond, gas, ..
+        } => {
+            // One short write, before anything else happens in the game; the chain remembers it even if this fails.
+            let open = DisputeState::Open { game };
+            if let Err(error) = gateway.store().set_dispute(&request_id, open) {
+                tracing::error!(%error, "an open dispute cannot be stored");
+            }
+            gateway.tell(What::Disputed {
+                request_id,
+                provider,
+                game,
+                bond,
+                gas,
+            });
+        }
+        Told::Moved { game, played } => gateway.tell(What::Moved {
             request_id,
             provider,
             game,
             played,
-        });
-    };
-    Ok(seat
-        .play(game, &brain, &gateway.shutdown_token(), tell)
-        .await?)
-}
-
-fn convicted(
-    request_id: B256,
-    provider: Address,
-    game: Option<B256>,
-    conviction: Conviction,
-    payer: Address,
-) -> End {
-    let bounty = match conviction.winner == payer {
-        true => conviction.to_winner,
-        false => MicroUsd::ZERO,
-    };
-    End {
-        state: DisputeState::Convicted {
-            game,
-            bounty,
-            refund: conviction.to_payer,
-        },
-        event: What::Convicted {
-            request_id,
-            provider,
-            game,
-            conviction: Verdict {
-                winner: conviction.winner,
-                slashed: conviction.stake,
-                to_winner: conviction.to_winner,
-                to_payer: conviction.to_payer,
-                burned: conviction.burned,
-            },
-        },
+        }),
     }
 }
 
-fn lost(request_id: B256, provider: Address, game: B256, bond: MicroUsd, outcome: Outcome) -> End {
-    let reason = match outcome {
-        Outcome::Rejected => "this gateway's clock ran out, and its bond went to the provider",
-        Outcome::Convicted | Outcome::Closed => "the chain tells of no conviction",
-    };
-    End {
-        state: DisputeState::Lost { game, bond },
-        event: What::NotConvicted {
-            request_id,
-            provider,
-            game,
-            bond,
-            reason: reason.into(),
+fn concluded_end(
+    request_id: B256,
+    provider: Address,
+    concluded: &Concluded,
+    payer: Address,
+) -> End {
+    match *concluded {
+        Concluded::Convicted { game, conviction } => {
+            let ours = conviction.winner == payer;
+            let bounty = if ours {
+                conviction.to_winner
+            } else {
+                MicroUsd::ZERO
+            };
+            End {
+                state: DisputeState::Convicted {
+                    game,
+                    bounty,
+                    refund: conviction.to_payer,
+                },
+                event: What::Convicted {
+                    request_id,
+                    provider,
+                    game,
+                    conviction: Verdict {
+                        winner: conviction.winner,
+                        slashed: conviction.stake,
+                        to_winner: conviction.to_winner,
+                        to_payer: conviction.to_payer,
+                        burned: conviction.burned,
+                    },
+                },
+            }
+        }
+        Concluded::Lost { game, bond } => End {
+            state: DisputeState::Lost { game, bond },
+            event: What::NotConvicted {
+                request_id,
+                provider,
+                game,
+                bond,
+                reason: "this gateway's clock ran out, and its bond went to the provider".into(),
+            },
         },
     }
 }
@@ -387,6 +284,57 @@ impl Gateway {
             tracing::error!(%error, "a dispute cannot be stored");
             return;
         }
-        self.bring(id);
+        self.count_dispute(&DisputeState::Waiting, false);
+        self.bring(Work::Answer(id));
+    }
+
+    /// Whether this receipt and one that is kept charge one request twice; then both go to the chain. Returns at once.
+    pub(crate) fn accuse_twice(&self, second: Signed<Receipt>) {
+        let id = second.body.request_id;
+        let Ok(Some(first)) = self.store().evidence(&id) else {
+            return;
+        };
+        let first = first.receipt;
+        let (one, two) = (&first.body, &second.body);
+        let twice = one != two
+            && (one.provider, one.payer) == (two.provider, two.payer)
+            && one.charged > MicroUsd::ZERO
+            && two.charged > MicroUsd::ZERO;
+        if !twice || !self.config().disputes.open {
+            return;
+        }
+        self.bring(Work::Twice(Box::new([first, second])));
+    }
+}
+
+/// Two receipts for one request need no game.
+async fn convict_twice(gateway: &Gateway, [first, second]: &[Signed<Receipt>; 2]) {
+    let (request_id, provider) = (first.body.request_id, first.body.provider);
+    let (market, key) = (gateway.market(), gateway.payer_key());
+    let digest = first.body.digest(&market.domain());
+    let convicted = async {
+        market.equivocation(key, first, second).await?;
+        market.conviction(digest).await
+    };
+    match convicted.await {
+        Ok(Some(conviction)) => {
+            let concluded = Concluded::Convicted {
+                game: None,
+                conviction,
+            };
+            let end = concluded_end(request_id, provider, &concluded, gateway.payer());
+            keep(gateway, request_id, end, false).await;
+        }
+        Ok(None) => {
+            tracing::error!(%request_id, "the chain took two receipts and convicted nobody")
+        }
+        Err(error) => {
+            let reason = format!("it signed two receipts for one request, but {error}");
+            gateway.tell(What::NotDisputed {
+                request_id,
+                provider,
+                reason,
+            });
+        }
     }
 }

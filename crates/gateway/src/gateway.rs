@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::answer::{self, Answering};
 use crate::cloud::CloudUpstream;
 use crate::config::{GatewayConfig, GatewayLimits};
+use crate::disputes::Work;
 use crate::events::{Events, What};
 use crate::http::store_error;
 use crate::lanes::Lanes;
@@ -28,7 +29,8 @@ use crate::routing::{self, Choice, NoRoute};
 use crate::serve;
 use crate::status::LastRoute;
 use crate::store::{
-    AuditState, Due, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry,
+    AuditState, DisputeState, DisputeTotals, Due, Entry, ReceiptEntry, Store, StoreError, Totals,
+    UnverifiedEntry,
 };
 
 /// A running gateway's state.
@@ -40,6 +42,7 @@ pub struct Gateway {
     providers: Providers,
     lanes: Lanes,
     totals: Mutex<Totals>,
+    dispute_totals: Mutex<DisputeTotals>,
     /// Behind the audit coins; known to nobody else.
     secret: B256,
     started_at: Timestamp,
@@ -47,7 +50,7 @@ pub struct Gateway {
     active: watch::Sender<usize>,
     audits: mpsc::Sender<Due>,
     /// False answers on their way to the chain; each is marked on disk, and there are few.
-    disputes: mpsc::UnboundedSender<B256>,
+    disputes: mpsc::UnboundedSender<Work>,
     /// The newest choice with its reasons.
     last_route: Mutex<Option<LastRoute>>,
     /// Some audit did not fit the queue and waits on disk.
@@ -64,8 +67,9 @@ pub(crate) struct Parts {
     pub(crate) lanes: Lanes,
     pub(crate) secret: B256,
     pub(crate) totals: Totals,
+    pub(crate) dispute_totals: DisputeTotals,
     pub(crate) audits: mpsc::Sender<Due>,
-    pub(crate) disputes: mpsc::UnboundedSender<B256>,
+    pub(crate) disputes: mpsc::UnboundedSender<Work>,
 }
 
 impl Gateway {
@@ -78,6 +82,7 @@ impl Gateway {
             providers: Providers::new(records),
             lanes: parts.lanes,
             totals: Mutex::new(parts.totals),
+            dispute_totals: Mutex::new(parts.dispute_totals),
             secret: parts.secret,
             started_at: clock(),
             active: watch::Sender::new(0),
@@ -109,9 +114,9 @@ impl Gateway {
     }
 
     /// Hands a false answer to the task that disputes.
-    pub(crate) fn bring(&self, id: B256) {
+    pub(crate) fn bring(&self, work: Work) {
         // The task is gone only when the gateway stops; the next start finds the mark on disk.
-        let _ = self.disputes.send(id);
+        let _ = self.disputes.send(work);
     }
 
     pub(crate) fn payer(&self) -> Address {
@@ -156,6 +161,21 @@ impl Gateway {
 
     pub(crate) fn totals(&self) -> Totals {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn dispute_totals(&self) -> DisputeTotals {
+        *self
+            .dispute_totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A dispute begins, or one that was pending has ended.
+    pub(crate) fn count_dispute(&self, state: &DisputeState, was_pending: bool) {
+        let totals = self.dispute_totals.lock();
+        let mut totals = totals.unwrap_or_else(PoisonError::into_inner);
+        totals.pending = totals.pending.saturating_sub(u64::from(was_pending));
+        totals.add(state);
     }
 
     pub(crate) fn last_route(&self) -> Option<LastRoute> {
@@ -387,6 +407,7 @@ impl Gateway {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .add(&Entry::Receipt(entry.clone()));
+        let receipt = evidence.receipt;
         let evidence = evidence.clone();
         let kept = self
             .write(move |store| store.add_receipt(&entry, &evidence, &record))
@@ -396,6 +417,9 @@ impl Gateway {
         }
         if refused.is_a_lie() || in_a_row >= ACCIDENTS_MAX {
             self.bench(provider, reason, request_id).await;
+        }
+        if let Refused::OtherRequest { .. } = refused {
+            self.accuse_twice(receipt);
         }
         if let Refused::Accounting(fault) = refused
             && fault.convinces_a_third_party()

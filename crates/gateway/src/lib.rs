@@ -40,5 +40,6 @@ pub use routing::RoutingPolicy;
 pub use server::{RunningGateway, StartError, start};
 pub use status::{LastRoute, ModelStatus, OfferStatus, ProviderStatus, Status};
 pub use store::{
-    AuditState, DisputeState, Entry, ReceiptEntry, Store, StoreError, Totals, UnverifiedEntry,
+    AuditState, DisputeState, DisputeTotals, Entry, ReceiptEntry, Store, StoreError, Totals,
+    UnverifiedEntry,
 };

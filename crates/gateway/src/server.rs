@@ -84,6 +84,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
         lanes,
         secret,
         totals: scan.totals,
+        dispute_totals: scan.dispute_totals,
         audits,
         disputes,
     };

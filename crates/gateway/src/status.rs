@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::gateway::Gateway;
 use crate::lanes::LaneStatus;
 use crate::record::ProviderRecord;
-use crate::store::Totals;
+use crate::store::{DisputeTotals, Totals};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -25,6 +25,8 @@ pub struct Status {
     pub spent: MicroUsd,
     pub at_risk: MicroUsd,
     pub totals: Totals,
+    #[serde(default)]
+    pub disputes: DisputeTotals,
     pub audit: AuditPolicy,
     pub active: usize,
     #[serde(default)]
@@ -98,6 +100,7 @@ impl Gateway {
             spent,
             at_risk,
             totals: self.totals(),
+            disputes: self.dispute_totals(),
             audit: *self.audit_policy(),
             active: *self.active().borrow(),
             last_route: self.last_route(),

@@ -377,9 +377,13 @@ impl Store {
             if entry.audit == AuditState::Waiting {
                 scan.audits.push(entry.due());
             }
-            if entry.dispute.is_some_and(|dispute| dispute.is_pending()) {
+            let Some(dispute) = entry.dispute else {
+                continue;
+            };
+            if dispute.is_pending() {
                 scan.disputes.push(entry.id);
             }
+            scan.dispute_totals.add(&dispute);
         }
         Ok(scan)
     }
@@ -391,6 +395,40 @@ pub(crate) struct Scan {
     pub(crate) audits: Vec<Due>,
     pub(crate) disputes: Vec<B256>,
     pub(crate) totals: Totals,
+    pub(crate) dispute_totals: DisputeTotals,
+}
+
+/// What came of taking providers to the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisputeTotals {
+    /// To be opened, or going on.
+    pub pending: u64,
+    pub convicted: u64,
+    pub lost: u64,
+    pub not_opened: u64,
+    /// What convictions brought, as challenger and as payer.
+    pub bounties: MicroUsd,
+    pub refunds: MicroUsd,
+    pub bonds_lost: MicroUsd,
+}
+
+impl DisputeTotals {
+    pub(crate) fn add(&mut self, dispute: &DisputeState) {
+        let plus = |sum: &mut MicroUsd, more: &MicroUsd| sum.0 = sum.0.saturating_add(more.0);
+        match dispute {
+            DisputeState::Waiting | DisputeState::Open { .. } => self.pending += 1,
+            DisputeState::Convicted { bounty, refund, .. } => {
+                self.convicted += 1;
+                plus(&mut self.bounties, bounty);
+                plus(&mut self.refunds, refund);
+            }
+            DisputeState::Lost { bond, .. } => {
+                self.lost += 1;
+                plus(&mut self.bonds_lost, bond);
+            }
+            DisputeState::NotOpened { .. } => self.not_opened += 1,
+        }
+    }
 }
 
 /// The bill. What a cloud is thought to cost stands apart from what was paid to providers.

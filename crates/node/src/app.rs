@@ -33,6 +33,8 @@ pub(crate) struct App {
     pub(crate) keep: Arc<Keep>,
     /// Disputes about them.
     pub(crate) games: Games,
+    /// Whether it answers for its traces off the chain as well.
+    pub(crate) serves_traces: bool,
     pub(crate) offers: Offers,
     /// Who may tokenize a prompt now.
     pub(crate) readers: Semaphore,

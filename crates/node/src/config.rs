@@ -139,6 +139,8 @@ pub struct DefenceConfig {
     pub poll: Duration,
     /// Threads that make a trace, beside those that serve.
     pub threads: usize,
+    /// Whether to show the trace of an open game off the chain, to whoever asks: an honest one has nothing to hide.
+    pub off_chain: bool,
 }
 
 impl Default for DefenceConfig {
@@ -146,6 +148,7 @@ impl Default for DefenceConfig {
         Self {
             poll: Duration::from_secs(1),
             threads: 1,
+            off_chain: true,
         }
     }
 }

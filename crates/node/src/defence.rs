@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use assay_chain::{Dispute, DisputeFilter};
-use assay_dispute::{Outcome, Side};
+use assay_dispute::{Below, Node, Outcome, Side};
 use assay_play::{Brain, Case, NoCase, PlayError, Played, Seat};
 use assay_protocol::{B256, MicroUsd, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ use crate::keep::KeepError;
 const MAKING_MAX: usize = 2;
 /// Games that are remembered for who asks, open ones apart.
 const REMEMBERED_MAX: usize = 64;
+/// Nodes of a trace that one game gives off the chain; a way down takes about ten.
+const SERVED_MAX: u32 = 64;
 /// How often old evidence is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
@@ -33,6 +35,10 @@ pub struct Defended {
     pub state: DefenceState,
     /// Both sides', as this node saw them.
     pub moves: Vec<Played>,
+    /// Nodes of its trace that were given off the chain.
+    pub served: u32,
+    /// Names the trace.
+    pub receipt_digest: B256,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +70,31 @@ impl Games {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A node of the trace behind an open game, for who asks off the chain. Each may cost a run of the model, so that a
+    /// game gives only so many, one at a time.
+    pub(crate) async fn below(&self, game: &B256, node: Node) -> Option<Below> {
+        let digest = {
+            let mut told = self.told();
+            let defended = told.get_mut(game)?;
+            let open = defended.state == DefenceState::Playing && defended.served < SERVED_MAX;
+            if !open {
+                return None;
+            }
+            defended.served += 1;
+            defended.receipt_digest
+        };
+        // Held while it is answered: one at a time.
+        let brains = self.brains.lock().await;
+        let brain = brains.get(&digest)?;
+        match brain.below(node).await {
+            Ok(below) => Some(below),
+            Err(error) => {
+                tracing::debug!(%error, ?node, "a node that was asked for is not there");
+                None
+            }
+        }
+    }
+
     pub(crate) fn all(&self) -> Vec<Defended> {
         self.told().values().cloned().collect()
     }
@@ -74,7 +105,7 @@ impl Games {
         }
     }
 
-    fn begin(&self, game: B256, request_id: B256) {
+    fn begin(&self, game: B256, receipt_digest: B256, request_id: B256) {
         let mut told = self.told();
         let over = |defended: &Defended| defended.state != DefenceState::Playing;
         if told.len() >= REMEMBERED_MAX
@@ -90,6 +121,8 @@ impl Games {
                 request_id,
                 state: DefenceState::Playing,
                 moves: Vec::new(),
+                served: 0,
+                receipt_digest,
             },
         );
     }
@@ -147,7 +180,14 @@ pub(crate) async fn run(app: Arc<App>, config: DefenceConfig, stop: Cancellation
                             Arc::clone(&making),
                             stop.clone(),
                         );
-                        tokio::spawn(task);
+                        let stopped = stop.clone().cancelled_owned();
+                        // Whatever it waits for: a node that stops lets go of its books.
+                        tokio::spawn(async move {
+                            tokio::select! {
+                                () = task => {}
+                                () = stopped => {}
+                            }
+                        });
                     }
                 }
                 if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
@@ -173,7 +213,8 @@ async fn defend(
     stop: CancellationToken,
 ) {
     let (game, digest) = (dispute.game.id, dispute.game.receipt);
-    app.games.begin(game, dispute.receipt.body.request_id);
+    app.games
+        .begin(game, digest, dispute.receipt.body.request_id);
     if !app.conduct.defends() {
         let reason = "this node withholds its trace on purpose".to_owned();
         tracing::warn!(%game, reason);
@@ -204,7 +245,8 @@ async fn defend(
     };
     app.games.amend(&game, |defended| defended.state = state);
     // The trace is of no more use once the last game about its receipt is over.
-    let about = |other: &Defended| other.game != game && other.state == DefenceState::Playing;
+    let about =
+        |other: &Defended| other.receipt_digest == digest && other.state == DefenceState::Playing;
     if !app.games.all().iter().any(about) {
         app.games.brains.lock().await.remove(&digest);
     }
@@ -223,6 +265,7 @@ async fn play(
         key: app.key.clone(),
         side: Side::Provider,
         poll: config.poll,
+        off_chain: None,
     };
     let game = dispute.game.id;
     let tell = |played: Played| {
@@ -261,12 +304,7 @@ async fn brain(
     let ware = app.wares.iter().find(|ware| ware.id == model_id);
     let claimed = &ware.ok_or(Stuck::NoModel(model_id))?.loaded.model;
     let (model, threads) = (app.conduct.model(claimed), config.threads.max(1));
-    let case = Case {
-        receipt: kept.receipt,
-        prompt: kept.prompt,
-        sampler: kept.sampler,
-        output: kept.output,
-    };
+    let case = Case::from(kept);
     let made = tokio::task::spawn_blocking(move || case.trace(&model, threads)).await;
     let brain = Brain::new(made.map_err(|_| Stuck::Dropped)??)?;
     brains.insert(digest, brain.clone());

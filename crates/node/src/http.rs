@@ -13,6 +13,7 @@ use assay_payments::x402::{
     self, Literal2, PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, PaymentPayload,
     PaymentRequired, PaymentRequirements, ResourceInfo,
 };
+use assay_play::served;
 use assay_protocol::B256;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Path, State};
@@ -45,6 +46,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/assay/v1/earnings", get(earnings))
         .route("/assay/v1/receipts/{request_id}", get(receipt))
         .route("/assay/v1/disputes", get(disputes))
+        .route(
+            "/assay/v1/disputes/{game}/{stage}/{op}/{row}/{height}/{index}",
+            get(dispute_node),
+        )
         .route("/healthz", get(health))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -412,6 +417,33 @@ async fn receipt(State(app): State<Arc<App>>, Path(id): Path<String>) -> Respons
 /// The disputes about this node's receipts. All of it stands on the chain.
 async fn disputes(State(app): State<Arc<App>>) -> Response {
     Json(json!({ "object": "list", "data": app.games.all() })).into_response()
+}
+
+/// A node of the trace behind an open dispute: who asks here saves both sides the moves of asking on the chain.
+async fn dispute_node(
+    State(app): State<Arc<App>>,
+    Path((game, stage, op, row, height, index)): Path<(String, u8, u32, u32, u32, u64)>,
+) -> Response {
+    let asked = game
+        .parse::<B256>()
+        .ok()
+        .zip(served::node((stage, op, row, height, index)));
+    let below = match asked {
+        Some((game, node)) if app.serves_traces => app.games.below(&game, node).await,
+        _ => None,
+    };
+    match below {
+        Some(below) => Json(below).into_response(),
+        None => {
+            let message = "no such node of a dispute that is open here: ask on the chain";
+            api_error(&ApiError::new(
+                404,
+                "invalid_request_error",
+                "node_not_found",
+                message,
+            ))
+        }
+    }
 }
 
 /// For the operator on this machine only.

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use assay_play::Case;
 use assay_protocol::{B256, Receipt, SamplerParams, Signed, Timestamp, TokenId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,29 @@ pub(crate) struct Kept {
     pub(crate) prompt: Vec<TokenId>,
     pub(crate) sampler: SamplerParams,
     pub(crate) output: Vec<TokenId>,
+}
+
+impl From<Kept> for Case {
+    fn from(kept: Kept) -> Self {
+        Self {
+            receipt: kept.receipt,
+            prompt: kept.prompt,
+            sampler: kept.sampler,
+            output: kept.output,
+        }
+    }
+}
+
+/// The file in a node's data directory.
+pub(crate) const FILE: &str = "defence.redb";
+
+/// What a node that does not run kept of an answer, for who defends it by hand.
+pub fn kept(data_dir: &Path, request_id: &B256) -> Result<Option<Case>, KeepError> {
+    let path = data_dir.join(FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    Ok(Keep::open(&path)?.find(request_id)?.map(Case::from))
 }
 
 /// Why the evidence cannot be kept or found.

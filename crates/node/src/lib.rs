@@ -26,5 +26,5 @@ pub use claims::Earnings;
 pub use conduct::{Conduct, EarlyEnd, Honest};
 pub use config::{ClaimConfig, DefenceConfig, Limits, NodeConfig, ServedModel};
 pub use defence::{DefenceState, Defended};
-pub use keep::KeepError;
+pub use keep::{KeepError, kept};
 pub use server::{RunningNode, ShutdownReport, StartError, start};

@@ -23,7 +23,7 @@ use crate::conduct::Conduct;
 use crate::config::{Limits, NodeConfig, ServedModel};
 use crate::defence::{self, Defended, Games};
 use crate::http::router;
-use crate::keep::{Keep, KeepError};
+use crate::keep::{self, Keep, KeepError};
 use crate::offers::Offers;
 use crate::order::Ware;
 use crate::till::Till;
@@ -154,6 +154,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         till: Arc::new(till),
         keep: Arc::new(keep),
         games: Games::default(),
+        serves_traces: config.defence.off_chain,
         offers: Offers::new(
             templates,
             config.key.clone(),
@@ -325,7 +326,7 @@ async fn open_books(
             source,
         })?;
         let ledger = PayeeLedger::open(&dir.join("payee.redb"), terms)?;
-        Ok((ledger, Keep::open(&dir.join("defence.redb"))?))
+        Ok((ledger, Keep::open(&dir.join(keep::FILE))?))
     });
     task.await
         .expect("opening a ledger neither panics nor is cancelled")

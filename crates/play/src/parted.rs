@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use assay_dispute::{Fact, Opening, Packing, Step, Trace, TraceError};
+use assay_dispute::{Fact, Node, Opening, Packing, Stage, Step, Trace, TraceError};
 use assay_protocol::TokenId;
 use assay_protocol::trace::{ElementId, LeafId, Op, Part, Program, Segment, TOKEN_OP, Width};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,19 @@ pub enum Parted {
     },
     /// The statement itself.
     Statement { why: String },
+    /// Among these, of which the provider has not shown more yet.
+    Hidden {
+        /// The op, if that is known, and the row in it.
+        op: Option<Progress>,
+        name: String,
+        row: Option<Progress>,
+        among: String,
+        from: u64,
+        to: u64,
+        of: u64,
+    },
+    /// Nowhere: the provider's trace is the honest one, and its every token is chosen.
+    Nowhere,
 }
 
 /// The number of something among its like: all before it agree.
@@ -57,25 +70,73 @@ impl Parted {
     pub fn by_step(step: &Step, trace: &dyn Trace) -> Result<Self, TraceError> {
         let program = trace.program();
         if step.op == TOKEN_OP {
-            let at = step.row as usize;
-            return Ok(Self::Token {
-                output: progress(step.row, program.n_output()),
-                claimed: trace.output().get(at).copied().unwrap_or_default(),
-                chosen: trace.choices()?.get(at).copied(),
-            });
+            let chosen = trace.choices()?.get(step.row as usize).copied();
+            return Ok(Self::token(trace, step.row, chosen));
         }
         let (op, row) = (step.op, step.row);
-        let leaf = LeafId { op, row };
-        let (chunk, slot) = (step.chunk, step.slot);
-        let ours = trace.vectors(&[leaf])?.pop().and_then(|vector| {
-            let range = program.chunk_range(leaf, chunk)?;
-            let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
-            vector.get(range).map(<[u8]>::to_vec)
-        });
+        let id = ElementId {
+            leaf: LeafId { op, row },
+            chunk: step.chunk,
+            slot: step.slot,
+        };
+        let ours = Self::own_chunk(trace, id)?;
         let theirs = step.openings.first().map(plain);
-        let id = ElementId { leaf, chunk, slot };
         Self::at(program, id, ours.as_deref(), theirs.as_deref())
             .ok_or_else(|| TraceError(format!("it has no element {id:?}")))
+    }
+
+    /// A token of the output, and what the trace chooses there.
+    pub fn token(trace: &dyn Trace, output: u32, chosen: Option<TokenId>) -> Self {
+        let claimed = trace.output().get(output as usize).copied();
+        Self::Token {
+            output: progress(output, trace.program().n_output()),
+            claimed: claimed.unwrap_or_default(),
+            chosen,
+        }
+    }
+
+    /// Somewhere below this node; nothing where there is no such node.
+    pub fn hidden(program: &Program, node: &Node) -> Option<Self> {
+        let ops = progress(node.op, program.ops());
+        let rows = progress(node.row, program.rows(node.op));
+        let name = || program.op(node.op).map(op_name);
+        let (op, name, row, among) = match node.stage {
+            Stage::Ops => (None, String::new(), None, "ops"),
+            Stage::Rows => (Some(ops), name()?, None, "rows"),
+            Stage::Chunks => (Some(ops), name()?, Some(rows), "chunks"),
+            Stage::Bytes => (Some(ops), name()?, Some(rows), "bytes of the chunk"),
+        };
+        let (from, to, of) = match node.chunk() {
+            Some((leaf, chunk)) => {
+                let len = program.chunk_len(leaf, chunk) as u64;
+                (0, len, len)
+            }
+            None => {
+                let of = node.count(program);
+                let from = node.index.checked_shl(node.height)?;
+                (from, (node.index + 1).checked_shl(node.height)?.min(of), of)
+            }
+        };
+        let among = among.into();
+        Some(Self::Hidden {
+            op,
+            name,
+            row,
+            among,
+            from,
+            to,
+            of,
+        })
+    }
+
+    /// The chunk of one's own trace that holds an element. Costs one vector.
+    pub fn own_chunk(trace: &dyn Trace, id: ElementId) -> Result<Option<Vec<u8>>, TraceError> {
+        let range = trace.program().chunk_range(id.leaf, id.chunk);
+        let vector = trace.vectors(&[id.leaf])?.pop();
+        Ok(range.zip(vector).and_then(|(range, vector)| {
+            let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
+            vector.get(range).map(<[u8]>::to_vec)
+        }))
     }
 
     /// An element with the chunks that hold it, as far as they are known.
@@ -140,12 +201,34 @@ impl Parted {
                 let chosen = chosen.map_or("another".into(), |id| id.to_string());
                 format!(
                     "trace    {} all of it agrees\noutput   {} token {}: the receipt says {claimed}, the provider's own trace chooses {chosen}\n",
-                    bar(&Progress { at: 1, of: 1 }),
+                    "█".repeat(WIDTH as usize),
                     bar(output),
                     output.at,
                 )
             }
             Self::Statement { why } => format!("statement  {why}\n"),
+            Self::Hidden {
+                op,
+                name,
+                row,
+                among,
+                from,
+                to,
+                of,
+            } => {
+                let mut text = String::new();
+                if let Some(op) = op {
+                    text.push_str(&format!("op       {} {name}\n", bar(op)));
+                }
+                if let Some(row) = row {
+                    text.push_str(&format!("row      {} row {}\n", bar(row), row.at));
+                }
+                text.push_str(&format!(
+                    "hidden   among {among} {from} to {to} of {of}: the provider has not shown more yet\n"
+                ));
+                text
+            }
+            Self::Nowhere => "nowhere  the provider's trace is the honest one\n".into(),
         }
     }
 }
@@ -182,6 +265,10 @@ impl fmt::Display for Parted {
                 }
             }
             Self::Statement { why } => f.write_str(why),
+            Self::Hidden {
+                among, from, to, ..
+            } => write!(f, "somewhere among {among} {from} to {to}"),
+            Self::Nowhere => f.write_str("nowhere: the provider's trace is the honest one"),
         }
     }
 }
@@ -193,9 +280,11 @@ fn progress(at: u32, of: u32) -> Progress {
     }
 }
 
+/// Letters of a bar.
+const WIDTH: u64 = 24;
+
 /// What agrees, what parts, and what was not looked at.
 fn bar(progress: &Progress) -> String {
-    const WIDTH: u64 = 24;
     let (at, of) = (progress.at, progress.of.max(1));
     let before = (at.saturating_mul(WIDTH) / of).min(WIDTH);
     let parts = u64::from(before < WIDTH);

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use assay_chain::{ChainError, Conviction, Dispute, Key, Market};
-use assay_dispute::{Game, Move, Outcome, Phase, Seen, Side};
+use assay_chain::{ChainError, Conviction, Dispute, Key, Market, Mined};
+use assay_dispute::{Game, Move, Outcome, Phase, Side};
 use assay_protocol::{B256, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::brain::{Brain, Thoughtless};
 use crate::parted::Parted;
+use crate::served::OffChain;
 use crate::words::{describe_move, describe_reveal};
 
 /// A move that the chain refuses this often in one position is wrong, not late.
@@ -28,6 +29,8 @@ pub struct Seat {
     pub side: Side,
     /// How often the game is looked at.
     pub poll: Duration,
+    /// Where a challenger may ask the provider for its trace, and so save itself most moves.
+    pub off_chain: Option<OffChain>,
 }
 
 /// One move, as it is told.
@@ -62,6 +65,8 @@ pub enum PlayError {
     NoGame(B256),
     #[error(transparent)]
     Undecided(#[from] Thoughtless),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     #[error("the chain refuses the move ({action}): {error}")]
     Refused { action: String, error: ChainError },
     #[error("stopped; the game goes on with the next start")]
@@ -112,6 +117,23 @@ impl Seat {
         }
     }
 
+    /// Makes the moves that are due now and says how many there were; the game as it was before them.
+    pub async fn step(
+        &self,
+        id: B256,
+        brain: &Brain,
+        mut tell: impl FnMut(Played) + Send,
+    ) -> Result<(usize, Dispute), PlayError> {
+        let looked = self.look(id).await?.ok_or(PlayError::NoGame(id))?;
+        let (dispute, now) = looked;
+        let moves = brain.moves(&dispute.game, self.side, now).await?;
+        for play in &moves {
+            let mined = self.market.play(&self.key, &dispute, play).await?;
+            tell(ours(play, &mined, brain).await);
+        }
+        Ok((moves.len(), dispute))
+    }
+
     /// Makes the moves that are due now. Whether the game should be looked at again at once.
     async fn turn(
         &self,
@@ -121,20 +143,14 @@ impl Seat {
         told: &mut Told,
         tell: &mut (impl FnMut(Played) + Send),
     ) -> Result<bool, PlayError> {
-        let served: Option<&Seen> = None;
-        let moves = brain.moves(&dispute.game, served, self.side, now).await?;
+        self.ask_off_chain(&dispute.game, brain, told).await;
+        let moves = brain.moves(&dispute.game, self.side, now).await?;
         for play in &moves {
             let action = describe_move(play);
             match self.market.play(&self.key, dispute, play).await {
                 Ok(mined) => {
                     told.refused = 0;
-                    tell(Played {
-                        ours: true,
-                        action,
-                        gas: Some(mined.gas_used),
-                        transaction: Some(mined.hash),
-                        parted: parted(play, brain).await,
-                    });
+                    tell(ours(play, &mined, brain).await);
                 }
                 Err(error @ (ChainError::Refused { .. } | ChainError::Reverted { .. })) => {
                     // Somebody else may have ended the game, or moved for us: look again.
@@ -154,10 +170,38 @@ impl Seat {
         Ok(!moves.is_empty())
     }
 
+    /// Tries the fast path, once a game: before the first request, when the root is known.
+    async fn ask_off_chain(&self, game: &Game, brain: &Brain, told: &mut Told) {
+        let ours = self.side == Side::Challenger && game.phase == Phase::Request;
+        let Some(off_chain) = self.off_chain.as_ref().filter(|_| ours && !told.asked) else {
+            return;
+        };
+        told.asked = true;
+        match off_chain.descend(game, brain).await {
+            Ok(shown) => {
+                tracing::info!(game = %game.id, shown, "the provider showed its trace off the chain")
+            }
+            Err(reason) => {
+                tracing::info!(game = %game.id, reason, "the provider shows nothing off the chain; asking on it")
+            }
+        }
+    }
+
     async fn look(&self, id: B256) -> Result<Option<(Dispute, Timestamp)>, ChainError> {
         let dispute = self.market.dispute(id).await?;
         let now = self.market.chain().now().await?;
         Ok(dispute.map(|dispute| (dispute, now)))
+    }
+}
+
+/// A move of this seat, as it is told.
+async fn ours(play: &Move, mined: &Mined, brain: &Brain) -> Played {
+    Played {
+        ours: true,
+        action: describe_move(play),
+        gas: Some(mined.gas_used),
+        transaction: Some(mined.hash),
+        parted: parted(play, brain).await,
     }
 }
 
@@ -183,6 +227,8 @@ struct Told {
     reveals: usize,
     requests: BTreeSet<assay_dispute::Node>,
     refused: u32,
+    /// Off the chain, once.
+    asked: bool,
 }
 
 impl Told {

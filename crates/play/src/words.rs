@@ -1,6 +1,7 @@
 //! Moves in plain words, for events, logs and terminals.
 
-use assay_dispute::{Below, FactKind, Move, Node, Reveal, Stage};
+use assay_dispute::{Below, Fact, FactKind, Move, Node, Reveal, Stage};
+use assay_protocol::trace::TOKEN_OP;
 
 /// What a side did, as a sentence goes on after its name.
 pub fn describe_move(play: &Move) -> String {
@@ -14,21 +15,27 @@ pub fn describe_move(play: &Move) -> String {
             format!("asks for what is below node {index} of the last reveal: there the traces part")
         }
         Move::Reveal { below } => describe_below(below),
-        Move::Prove { step } => format!(
-            "proves one element false: {} openings, {} weight rows, {} table entries",
-            step.openings.len(),
-            step.rows.len(),
-            step.entries.len()
-        ),
-        Move::ProveFact { fact } => {
+        Move::Prove { step } => {
+            let what = match step.op {
+                TOKEN_OP => "a token of the answer",
+                _ => "one element",
+            };
             format!(
-                "proves the statement false by itself: {}",
-                fact_words(fact.kind)
+                "proves {what} false: {} openings of its trace, {} weight rows, {} table entries",
+                step.openings.len(),
+                step.rows.len(),
+                step.entries.len()
             )
         }
+        Move::ProveFact { fact } => describe_fact(fact),
         Move::Timeout => "ends the game: the other side's clock ran out".into(),
         Move::Close => "takes its bond back: the receipt is convicted already".into(),
     }
+}
+
+pub(crate) fn describe_fact(fact: &Fact) -> String {
+    let why = fact_words(fact.kind);
+    format!("proves the statement false by itself: {why}")
 }
 
 /// What a provider revealed, and where.

@@ -71,7 +71,7 @@ async fn on_gateway(args: &Args, answers: &Answers) -> Result<()> {
         return Err(refusal(
             format!("receipt {id} is false"),
             format!(
-                "its provider is benched; keep `assay receipt show {} --json`: it convicts whoever signed it",
+                "its provider is benched, and convicted on the chain if it can be: see `assay dispute list`; keep `assay receipt show {} --json`, it convicts whoever signed it",
                 output::short_hex(&id)
             ),
         ));

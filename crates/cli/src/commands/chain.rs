@@ -133,9 +133,20 @@ async fn status(home: &Home, network: &NetworkArgs, json: bool) -> Result<()> {
     println!("channels  {}", deployment.channels);
     println!("registry  {}", deployment.registry);
     println!(
-        "window    {} s in which an answer can be challenged\n",
+        "window    {} s in which an answer can be challenged",
         deployment.challenge_window_s
     );
+    if deployment.dispute_game.is_zero() {
+        println!("disputes  none: this market was deployed before there were any\n");
+    } else {
+        println!(
+            "disputes  {}: a bond of {}, {} s to respond, {} s of extension in all\n",
+            deployment.dispute_game,
+            output::usd(deployment.bond),
+            deployment.response_s,
+            deployment.extension_s
+        );
+    }
     print!("{}", table.render(""));
     Ok(())
 }

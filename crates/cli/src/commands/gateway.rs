@@ -53,6 +53,12 @@ struct RunArgs {
     /// Mint the deposits' money where the stablecoin is the test dollar
     #[arg(long)]
     mint: bool,
+    /// Only bench a provider whose answer is false, and take nobody to the chain
+    #[arg(long)]
+    no_disputes: bool,
+    /// The largest bond that a dispute may put up, in dollars
+    #[arg(long, value_parser = parse::dollars, default_value = "25", value_name = "DOLLARS")]
+    bond_max: MicroUsd,
     /// Threads of an audit [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -82,6 +88,8 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         .map_or_else(AuditPolicy::default, AuditPolicy::flat);
     config.audit_threads = args.threads.unwrap_or_else(crate::judge::threads);
     config.spending.deposits_max = args.deposits_max;
+    config.disputes.open = !args.no_disputes;
+    config.disputes.bond_max = args.bond_max;
     config.fallback = if clouds.is_empty() {
         Fallback::Never
     } else {
@@ -168,6 +176,15 @@ async fn status(home: &Home, url: &UrlArgs, json: bool) -> Result<()> {
     println!(
         "audits    {} of a provider's first {} answers, {} of the later ones",
         status.audit.newcomer_rate, status.audit.newcomer_answers, status.audit.rate
+    );
+    let disputes = &status.disputes;
+    println!(
+        "disputes  {} going on, {} convictions ({} as challenger, {} as payer), {} lost",
+        disputes.pending,
+        disputes.convicted,
+        output::usd(disputes.bounties),
+        output::usd(disputes.refunds),
+        disputes.lost
     );
     if !status.clouds.is_empty() {
         println!(

@@ -4,17 +4,20 @@ use crate::ask::Gateway;
 use crate::home::Home;
 use crate::interrupt;
 use crate::models;
+use crate::narrate;
 use crate::network::{self, NetworkArgs};
 use crate::output;
 use crate::parse;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_chain::{Key, Registration};
-use assay_node::{NodeConfig, ServedModel};
-use assay_protocol::{MicroUsd, Price};
+use assay_node::{DefenceState, Defended, NodeConfig, ServedModel};
+use assay_protocol::{B256, MicroUsd, Price};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -187,7 +190,10 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         owner.address(),
         node.addr()
     );
-    interrupt::asked().await;
+    tokio::select! {
+        () = interrupt::asked() => {}
+        () = tell_disputes(&node) => {}
+    }
     println!("stopping: answers end, vouchers are claimed …");
     let report = node.shutdown().await;
     if let Some(error) = report.claim_error {
@@ -201,6 +207,43 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         output::usd(report.claimed)
     );
     Ok(())
+}
+
+/// Says how disputes about this node's receipts go, for as long as it runs.
+async fn tell_disputes(node: &assay_node::RunningNode) {
+    let mut told: BTreeMap<B256, (usize, DefenceState)> = BTreeMap::new();
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        look.tick().await;
+        for dispute in node.disputes() {
+            let name = output::short_hex(&dispute.game);
+            if !told.contains_key(&dispute.game) {
+                println!(
+                    "dispute {name}: receipt {} is doubted; this node defends it",
+                    output::short_hex(&dispute.request_id)
+                );
+            }
+            let before = told.get(&dispute.game).map_or(0, |(moves, _)| *moves);
+            for played in dispute.moves.iter().skip(before) {
+                let who = if played.ours { "we" } else { "challenger" };
+                println!("dispute {name}: {}", narrate::line(who, played));
+            }
+            let fresh = (dispute.moves.len(), dispute.state.clone());
+            let before = told.insert(dispute.game, fresh);
+            if before.is_none_or(|(_, state)| state != dispute.state) {
+                println!("dispute {name}: {}", defence_words(&dispute));
+            }
+        }
+    }
+}
+
+fn defence_words(dispute: &Defended) -> String {
+    match &dispute.state {
+        DefenceState::Playing => format!("defended, {} moves so far", dispute.moves.len()),
+        DefenceState::Won { bond } => format!("won, with a bond of {}", output::usd(*bond)),
+        DefenceState::Lost => "LOST, and the stake with it".to_owned(),
+        DefenceState::Stuck { reason } => format!("NOT DEFENDED: {reason}"),
+    }
 }
 
 /// A node speaks the same HTTP as a gateway where these commands are concerned.
@@ -217,9 +260,14 @@ async fn get(url: &str, path: &str) -> Result<Value> {
 async fn status(args: AskArgs) -> Result<()> {
     let health = get(&args.url, "/healthz").await?;
     let offers = get(&args.url, "/assay/v1/offers").await?;
+    let mut disputes = get(&args.url, "/assay/v1/disputes").await?;
     if args.json {
-        return output::print_json(&json!({ "health": health, "offers": offers }));
+        return output::print_json(
+            &json!({ "health": health, "offers": offers, "disputes": disputes["data"] }),
+        );
     }
+    let disputes: Vec<Defended> = serde_json::from_value(disputes["data"].take())
+        .context("the node's disputes are of unknown shape")?;
     let text = |name: &str| {
         health[name]
             .as_str()
@@ -235,6 +283,14 @@ async fn status(args: AskArgs) -> Result<()> {
         "output_tokens",
     ] {
         println!("{:<14} {}", name.replace('_', " "), text(name));
+    }
+    for dispute in &disputes {
+        println!(
+            "{:<14} {} {}",
+            "dispute",
+            output::short_hex(&dispute.game),
+            defence_words(dispute)
+        );
     }
     for offer in offers.as_array().into_iter().flatten() {
         let body = &offer["body"];

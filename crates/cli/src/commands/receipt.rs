@@ -9,7 +9,7 @@ use crate::output::{self, Table};
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_audit::Evidence;
-use assay_gateway::{AuditState, Entry, ReceiptEntry};
+use assay_gateway::{AuditState, DisputeState, Entry, ReceiptEntry};
 use assay_protocol::MicroUsd;
 use std::path::{Path, PathBuf};
 
@@ -170,9 +170,32 @@ pub(crate) fn standing(entry: &ReceiptEntry) -> String {
                 output::date(at)
             ),
         },
-        AuditState::Dishonest { reason } => format!("CAUGHT: {reason}"),
-        AuditState::Refused { reason } => format!("REFUSED: {reason}"),
+        AuditState::Dishonest { reason } => format!("CAUGHT: {reason}{}", sequel(entry)),
+        AuditState::Refused { reason } => format!("REFUSED: {reason}{}", sequel(entry)),
         AuditState::Failed { reason } => format!("could not be audited: {reason}"),
+    }
+}
+
+/// What became of a false answer on the chain.
+fn sequel(entry: &ReceiptEntry) -> String {
+    match &entry.dispute {
+        None => String::new(),
+        Some(DisputeState::Waiting) => "; a dispute is to come".to_owned(),
+        Some(DisputeState::Open { game }) => {
+            format!("; dispute {} goes on", output::short_hex(game))
+        }
+        Some(DisputeState::Convicted { bounty, refund, .. }) => format!(
+            "; CONVICTED on the chain, {} came back as payer and {} as challenger",
+            output::usd(*refund),
+            output::usd(*bounty)
+        ),
+        Some(DisputeState::Lost { bond, .. }) => {
+            format!(
+                "; the dispute was lost, and a bond of {}",
+                output::usd(*bond)
+            )
+        }
+        Some(DisputeState::NotOpened { reason }) => format!("; no dispute: {reason}"),
     }
 }
 

@@ -31,7 +31,8 @@ pub(crate) struct Args {
     #[arg(long, requires = "demo")]
     stay: bool,
 
-    /// Add two dishonest nodes at tempting prices: one skips layers, one cuts answers short
+    /// Add two dishonest nodes at tempting prices: one skips layers, one cuts answers short. With --demo, both are
+    /// convicted on the chain
     #[arg(long)]
     with_cheater: bool,
 
@@ -54,6 +55,10 @@ pub(crate) struct Args {
     /// Share of every provider's answers that is re-executed, as in 5% [default: 50% of its first 8, then 10%]
     #[arg(long, value_parser = parse::share, value_name = "PERCENT")]
     audit_rate: Option<PartsPerMillion>,
+
+    /// Only bench a provider whose answer is false, and leave it to watchtowers to take it to the chain
+    #[arg(long, conflicts_with = "demo")]
+    no_disputes: bool,
 
     /// Threads that compute [default: all cores]
     #[arg(long)]
@@ -151,6 +156,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
         rpc_listen: args.rpc_listen,
         threads: args.threads.unwrap_or_else(crate::judge::threads),
         audit,
+        disputes: !args.no_disputes,
         clouds,
     };
     let market = LocalMarket::start(home, lock, model.loaded, plan).await?;
@@ -173,7 +179,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
 
     let gateway = Gateway::at(&market.file.url)?;
     let outcome = tokio::select! {
-        outcome = show(&args, &tell, &market, &gateway, &audit, started) => outcome,
+        outcome = show(&args, &tell, &market, &gateway, started) => outcome,
         () = interrupt::asked() => Ok(()),
     };
     tell.say("\nstopping: answers end, vouchers are claimed …");
@@ -196,14 +202,12 @@ async fn show(
     tell: &Tell,
     market: &LocalMarket,
     gateway: &Gateway,
-    audit: &AuditPolicy,
     started: Instant,
 ) -> Result<()> {
     let mut news = Listener::start(gateway);
     if args.demo {
         let plan = DemoPlan {
             with_cheaters: args.with_cheater,
-            audit: *audit,
             program_started: started,
         };
         demo::run(&plan, tell, market, gateway, &mut news).await?;
@@ -239,7 +243,16 @@ fn is_news(event: &serde_json::Value) -> bool {
     let kind = event["kind"].as_str().unwrap_or_default();
     matches!(
         kind,
-        "retried" | "failed" | "refused" | "benched" | "unverified" | "missed"
+        "retried"
+            | "failed"
+            | "refused"
+            | "benched"
+            | "unverified"
+            | "missed"
+            | "disputed"
+            | "convicted"
+            | "not_convicted"
+            | "not_disputed"
     ) || (kind == "audited" && event["honest"] == false)
 }
 

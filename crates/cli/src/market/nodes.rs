@@ -8,15 +8,18 @@ use anyhow::{Context, Result};
 use assay_chain::{Key, Registration};
 use assay_model::LoadedModel;
 use assay_node::dishonest::{SkipsLayers, Truncates};
-use assay_node::{NodeConfig, RunningNode, ServedModel};
+use assay_node::{Defended, NodeConfig, RunningNode, ServedModel};
 use assay_protocol::{Address, MicroUsd, StopReason};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What each node of a local market puts at risk.
 pub(crate) const STAKE: MicroUsd = MicroUsd(25_000_000);
 /// Answers that one of several nodes on one machine makes at once.
 const SEQUENCES_MAX: usize = 4;
+/// How often both sides of a dispute look at the chain, which lies in this process.
+pub(crate) const POLL: Duration = Duration::from_millis(150);
 /// Output tokens after which the truncating cheat stops.
 const TRUNCATED_AFTER: u32 = 6;
 
@@ -50,6 +53,8 @@ pub(crate) async fn start(
     }];
     config.limits.threads = threads;
     config.limits.sequences_max = SEQUENCES_MAX;
+    config.defence.poll = POLL;
+    config.defence.threads = threads;
     match plan.conduct {
         Conduct::Honest => {}
         Conduct::SkipsLayers => {
@@ -57,6 +62,8 @@ pub(crate) async fn start(
             // A few in the middle: cheaper, and still fluent enough that nobody would doubt it by reading.
             let skip = (layers / 2..layers.saturating_sub(2)).step_by(6).collect();
             config.conduct = Arc::new(SkipsLayers { skip });
+            // It helps nobody: who doubts it has to ask on the chain.
+            config.defence.off_chain = false;
         }
         Conduct::Truncates => {
             config.conduct = Arc::new(Truncates {
@@ -159,6 +166,10 @@ impl LocalNode {
 
     pub(crate) fn address(&self) -> Address {
         self.owner.address()
+    }
+
+    pub(crate) fn disputes(&self) -> Vec<Defended> {
+        self.running.disputes()
     }
 
     pub(crate) async fn claim(&self) -> Result<()> {

@@ -33,12 +33,22 @@ pub(crate) struct Player {
     pub(crate) owner: Key,
     /// Serves as long as the player lives.
     pub(crate) node: RunningNode,
+    config: NodeConfig,
     pub(crate) proxy: Option<TamperProxy>,
 }
 
 impl Player {
     pub(crate) fn address(&self) -> Address {
         self.owner.address()
+    }
+}
+
+impl Player {
+    /// Stops the node in good order and starts it again from what is on its disk; it has another port then.
+    pub(crate) async fn restart(self) -> Self {
+        self.node.shutdown().await;
+        let node = assay_node::start(self.config.clone()).await.unwrap();
+        Self { node, ..self }
     }
 }
 
@@ -149,7 +159,7 @@ impl World {
             stake,
         };
         self.market.register(&owner, &registration).await.unwrap();
-        let node = assay_node::start(config).await.unwrap();
+        let node = assay_node::start(config.clone()).await.unwrap();
         let endpoint = match &proxy {
             Some(proxy) => {
                 proxy.connect(node.addr());
@@ -161,7 +171,12 @@ impl World {
             .update_endpoint(&owner, &endpoint)
             .await
             .unwrap();
-        Player { owner, node, proxy }
+        Player {
+            owner,
+            node,
+            config,
+            proxy,
+        }
     }
 
     /// A gateway's config with a funded payer.

@@ -1,6 +1,7 @@
 //! Disputes in a whole market: a false answer costs its provider the stake, whatever it does; a true one costs whoever
 //! doubts it the bond.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use assay_audit::{AuditPolicy, Evidence};
@@ -8,7 +9,8 @@ use assay_chain::{DisputeFilter, Key};
 use assay_gateway::{DisputeState, ReceiptEntry};
 use assay_node::DefenceState;
 use assay_node::dishonest::{SkipsLayers, Truncates, Withholds};
-use assay_protocol::{Address, MicroUsd, StopReason};
+use assay_protocol::{Address, MicroUsd, Receipt, StopReason};
+use assay_testkit::market::Tamper;
 use serde_json::{Value, json};
 
 use crate::common::{Client, Player, World};
@@ -27,10 +29,13 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-/// A gateway that audits everything, so that the first lie is found.
+/// A gateway that audits everything, so that the first lie is found, and disputes on the chain alone.
 async fn strict(world: &World) -> Client {
     world
-        .gateway_with(|config| config.audit = AuditPolicy::always())
+        .gateway_with(|config| {
+            config.audit = AuditPolicy::always();
+            config.disputes.off_chain = false;
+        })
         .await
 }
 
@@ -106,6 +111,9 @@ async fn check_conviction(world: &World, client: &Client, cheat: &Player) -> Vec
     assert_eq!(bounty, percent(STAKE, 30));
     assert!(refund >= percent(STAKE, 20) && refund.0 <= percent(STAKE, 20).0 + receipt.charged.0);
     assert_eq!(stake(world, cheat.address()).await, MicroUsd(0));
+    let totals = client.status().await.disputes;
+    assert_eq!((totals.pending, totals.convicted, totals.lost), (0, 1, 0));
+    assert_eq!((totals.bounties, totals.refunds), (bounty, refund));
     let convicted = &events(client, "convicted").await[0];
     assert_eq!(convicted["game"], json!(game));
     assert_eq!(convicted["conviction"]["slashed"], json!(STAKE));
@@ -265,6 +273,42 @@ async fn a_gateway_that_restarts_in_the_middle_of_a_game_plays_it_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_restarts_in_the_middle_of_a_game_defends_on() {
+    let world = World::clocked(5, 30).await;
+    let cheat = world.cheat(100_000, SkipsLayers { skip: vec![1] }).await;
+    let client = world
+        .gateway_with(|config| {
+            config.audit = AuditPolicy::always();
+            config.disputes.off_chain = false;
+            // Slow enough that the node is stopped in the middle.
+            config.disputes.poll = Duration::from_millis(700);
+        })
+        .await;
+    lie(&client).await;
+    until("the cheat's first move", async || {
+        let games = cheat.node.disputes();
+        games
+            .iter()
+            .any(|game| game.moves.iter().any(|played| played.ours))
+            .then_some(())
+    })
+    .await;
+    let cheat = cheat.restart().await;
+    let (_, dispute) = over(&client).await;
+    assert!(
+        matches!(dispute, DisputeState::Convicted { .. }),
+        "{dispute:?}"
+    );
+    let proof = events(&client, "moved").await.pop().unwrap();
+    assert_eq!(
+        proof["parted"]["what"], "element",
+        "it lost by its trace, not by its clock: {proof}"
+    );
+    let game = cheat.node.disputes().remove(0);
+    assert!(game.moves.iter().any(|played| played.ours), "{game:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_told_not_to_opens_no_dispute() {
     let world = World::new().await;
     let cheat = world.cheat(100_000, SkipsLayers { skip: vec![1] }).await;
@@ -278,4 +322,49 @@ async fn a_gateway_that_is_told_not_to_opens_no_dispute() {
     let receipt = client.audits_done().await.remove(0);
     assert_eq!(receipt.dispute, None);
     assert_eq!(stake(&world, cheat.address()).await, STAKE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_receipts_for_one_request_convict_without_a_game() {
+    let world = World::new().await;
+    let first = Mutex::new(None);
+    // Its second receipt charges the first request again.
+    let again = Tamper::Receipt(Arc::new(move |receipt: &mut Receipt| {
+        let mut first = first.lock().unwrap();
+        let id = first.get_or_insert(receipt.request_id);
+        receipt.request_id = *id;
+    }));
+    let node = world.tampered(100_000, again).await;
+    let client = world.gateway().await;
+    client.stream("hello", json!({})).await;
+    let second = client.stream("hello again", json!({})).await;
+    assert!(second.error.is_some(), "{second:?}");
+    let (receipt, dispute) = over(&client).await;
+    assert!(
+        matches!(dispute, DisputeState::Convicted { game: None, .. }),
+        "{dispute:?}"
+    );
+    assert_eq!(receipt.provider, node.address());
+    assert_eq!(stake(&world, node.address()).await, MicroUsd(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_shows_its_trace_off_the_chain_is_convicted_without_a_request() {
+    let world = World::new().await;
+    let cheat = world.cheat(100_000, SkipsLayers { skip: vec![1] }).await;
+    let client = world
+        .gateway_with(|config| config.audit = AuditPolicy::always())
+        .await;
+    let told = check_conviction(&world, &client, &cheat).await;
+    let actions: Vec<&str> = told
+        .iter()
+        .map(|moved| moved["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions.len(), 2, "{actions:?}");
+    assert!(actions[0].starts_with("posts the root"), "{actions:?}");
+    assert!(
+        actions[1].starts_with("proves one element false"),
+        "{actions:?}"
+    );
+    assert!(cheat.node.disputes()[0].served >= 2);
 }
