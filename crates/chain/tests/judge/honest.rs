@@ -42,7 +42,7 @@ fn judge_all(court: &mut Court, case: &Case, stride: u64, seed: u64) -> u64 {
     let seen = own_root(&mut player, case.program());
     let mut judged = 0;
     for (at, element) in (0u64..).zip(case.elements()) {
-        if (at + seed) % stride != 0 {
+        if !(at + seed).is_multiple_of(stride) {
             continue;
         }
         let id = case
