@@ -392,12 +392,22 @@ fn a_watchtower_and_a_hand_convict_what_a_gateway_only_benches() {
         "--deployment",
         deployment.to_str().unwrap(),
     ];
-    let ask = || {
-        let answer = chat(&market, "Name a colour.", 10);
-        answer["assay"]["receipt"]["body"].clone()
+    let cheat = |name: &str| {
+        let nodes = market.ready["nodes"].as_array().unwrap().iter();
+        let mut named = nodes.filter(|node| node["name"] == name);
+        named.next().unwrap()["address"].clone()
+    };
+    // One request in sixteen explores: asks until this node has answered.
+    let ask = |question: &str, provider: &Value| loop {
+        let answer = chat(&market, question, 12);
+        let receipt = &answer["assay"]["receipt"]["body"];
+        if receipt["provider"] == *provider {
+            return receipt.clone();
+        }
     };
     // The cheapest cheats, and a tower that was only told the gateway's address finds out.
-    let first = ask();
+    let (truncates, skips) = (cheat("cheat-2"), cheat("cheat-1"));
+    ask("What is the capital of France?", &truncates);
     let watch = [
         &["watch", "--gateway", &url, "--once", "--mint", "--json"],
         &network[..],
@@ -407,13 +417,19 @@ fn a_watchtower_and_a_hand_convict_what_a_gateway_only_benches() {
     let events = String::from_utf8_lossy(&watched.stdout).into_owned();
     assert!(watched.status.success(), "{events}{}", stderr(&watched));
     let sum: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
-    assert_eq!(sum["sum"]["convicted"], 1, "{events}{}", stderr(&watched));
+    let convicted = sum["sum"]["convicted"].as_u64().unwrap();
+    assert!(convicted >= 1, "{events}{}", stderr(&watched));
     assert!(sum["sum"]["bounties"].as_u64().unwrap() > 0, "{events}");
 
     let list = run_json(data.path(), &["dispute", "list", "--json"]);
-    assert_eq!(list[0]["state"], "convicted", "{list}");
-    assert_eq!(list[0]["provider"], first["provider"]);
-    let game = list[0]["game"].as_str().unwrap();
+    let about = |provider: &Value| {
+        let all = list.as_array().unwrap().iter();
+        let mut about = all.filter(|dispute| dispute["provider"] == *provider);
+        about.next()
+    };
+    let first = about(&truncates).expect("a dispute about the cheapest");
+    assert_eq!(first["state"], "convicted", "{list}");
+    let game = first["game"].as_str().unwrap();
     let shown = run_json(data.path(), &["dispute", "show", &game[..14], "--json"]);
     assert_eq!(shown["stake"], 0, "{shown}");
     assert!(shown["parted"]["what"].is_string(), "{shown}");
@@ -422,9 +438,12 @@ fn a_watchtower_and_a_hand_convict_what_a_gateway_only_benches() {
     assert!(text.contains("where the two traces part"), "{text}");
 
     // The other cheat, by hand: open, then one step at a time.
-    market_forgets(&market, &first["provider"]);
-    let second = ask();
-    assert_ne!(second["provider"], first["provider"]);
+    market_forgets(&market, &truncates);
+    if about(&skips).is_some() {
+        // The router explored it before, and the tower saw that as well.
+        return;
+    }
+    let second = ask("Write one sentence about the sea.", &skips);
     let id = second["request_id"].as_str().unwrap();
     let opened = run(data.path(), &["dispute", "open", id, "--no-play", "--mint"]);
     assert!(opened.status.success(), "{}", stderr(&opened));

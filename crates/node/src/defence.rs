@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use assay_chain::{Dispute, DisputeFilter};
-use assay_dispute::{Below, Node, Outcome, Side};
+use assay_dispute::{Below, Node, Outcome, Phase, Side};
 use assay_play::{Brain, Case, NoCase, PlayError, Played, Seat};
 use assay_protocol::{B256, MicroUsd, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ const MAKING_MAX: usize = 2;
 const REMEMBERED_MAX: usize = 64;
 /// Nodes of a trace that one game gives off the chain; a way down takes about ten.
 const SERVED_MAX: u32 = 64;
+/// The longest pause before a game that could not be played is tried again.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often old evidence is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
@@ -225,22 +227,40 @@ async fn defend(
     }
     tracing::warn!(%game, request_id = %dispute.receipt.body.request_id, challenger = %dispute.game.challenger,
         "a receipt of this node is disputed; defending it");
-    let played = play(&app, &config, &dispute, &making, &stop).await;
-    let state = match played {
-        Ok(Outcome::Rejected) => {
+    let mut pause = config.poll;
+    let outcome = loop {
+        app.games
+            .amend(&game, |defended| defended.state = DefenceState::Playing);
+        match play(&app, &config, &dispute, &making, &stop).await {
+            Ok(outcome) => break outcome,
+            Err(Stuck::Play(PlayError::Stopped)) => return,
+            Err(stuck) => {
+                let reason = stuck.to_string();
+                tracing::error!(%game, reason, "a receipt cannot be defended now: the stake is at risk");
+                app.games.amend(&game, |defended| {
+                    defended.state = DefenceState::Stuck { reason }
+                });
+            }
+        }
+        // While the clock runs it is tried again; somebody may have repaired what was missing.
+        pause = (pause * 2).min(PAUSE_MAX);
+        tokio::time::sleep(pause).await;
+        let looked = app.till.market.dispute(game).await;
+        if let Ok(Some(looked)) = looked
+            && let Phase::Over(outcome) = looked.game.phase
+        {
+            break outcome;
+        }
+    };
+    let state = match outcome {
+        Outcome::Rejected => {
             let bond = app.till.market.deployment().bond;
             tracing::info!(%game, %bond, "the dispute is won; the challenger's bond is ours");
             DefenceState::Won { bond }
         }
-        Ok(Outcome::Convicted | Outcome::Closed) => {
+        Outcome::Convicted | Outcome::Closed => {
             tracing::error!(%game, "the dispute is lost, and the stake with it");
             DefenceState::Lost
-        }
-        Err(Stuck::Play(PlayError::Stopped)) => return,
-        Err(stuck) => {
-            let reason = stuck.to_string();
-            tracing::error!(%game, reason, "a receipt cannot be defended: the stake is at risk");
-            DefenceState::Stuck { reason }
         }
     };
     app.games.amend(&game, |defended| defended.state = state);

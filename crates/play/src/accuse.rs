@@ -103,7 +103,12 @@ impl NoDispute {
                     | ChainError::NoDisputes(_)
             )
         };
-        matches!(self, Self::Chain(error) if !settled(error))
+        match self {
+            Self::Chain(error) => !settled(error),
+            // While a game is open, giving up is losing.
+            Self::Play(error) => !matches!(error, PlayError::Stopped | PlayError::NoGame(_)),
+            _ => false,
+        }
     }
 
     /// Whether it was stopped, and goes on with the next start.
