@@ -180,14 +180,24 @@ contract PayoutVault is ReentrancyGuardTransient {
         uint128 held = holds[disputeId];
         if (held == 0) revert NoHold(disputeId);
         if (amount > held) revert AboveHold(disputeId, amount, held);
+        _award(disputeId, to, amount, held);
+    }
+
+    /// @notice Pays all of a hold; nothing, where a dispute found nothing to hold.
+    function take(bytes32 disputeId, address to) external onlyArbiter nonReentrant returns (uint128 held) {
+        held = holds[disputeId];
+        if (held > 0) _award(disputeId, to, held, held);
+    }
+
+    // ---------------------------------------------------------------- inside
+
+    function _award(bytes32 disputeId, address to, uint128 amount, uint128 held) private {
         holds[disputeId] = held - amount;
         _held -= amount;
         _spent += amount;
         emit Awarded(disputeId, to, amount);
         TOKEN.safeTransfer(to, amount);
     }
-
-    // ---------------------------------------------------------------- inside
 
     function _sync() private {
         uint128 amount = _unnoticed();

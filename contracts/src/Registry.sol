@@ -226,14 +226,17 @@ contract Registry is Multicall, ReentrancyGuardTransient {
 
     // ---------------------------------------------------------------- the arbiter's moves
 
-    /// @notice Keeps a provider's stake in for the length of a dispute.
-    function lock(address provider) external onlyArbiter {
+    /// @notice Keeps a provider's stake in for the length of a dispute. Answers its vault, where the
+    ///         dispute goes next.
+    function lock(address provider) external onlyArbiter returns (address vault) {
         _records[provider].locks += 1;
+        return vaultOf(provider);
     }
 
     /// @notice Ends one lock.
-    function unlock(address provider) external onlyArbiter {
+    function unlock(address provider) external onlyArbiter returns (address vault) {
         _records[provider].locks -= 1;
+        return vaultOf(provider);
     }
 
     /// @notice Takes up to `amount` of a provider's stake, bonded first, and returns what it took.

@@ -133,6 +133,26 @@ contract PayoutVaultTest is Market {
         vault.free(bytes32(uint256(3)));
     }
 
+    function test_taking_a_hold_pays_all_of_it_and_nothing_where_nothing_is_held() public {
+        Channels.ChannelConfig memory c = config(1);
+        open(c, 5e6);
+        claim(c, 5e6);
+        vault.collect();
+        vm.prank(ARBITER);
+        vault.hold(bytes32(uint256(1)), 3e6);
+        vm.prank(ARBITER);
+        eq(vault.take(bytes32(uint256(1)), stranger), 3e6, "all");
+        eq(dollar.balanceOf(stranger), 3e6, "paid");
+        vm.prank(ARBITER);
+        eq(vault.take(bytes32(uint256(1)), stranger), 0, "once");
+        vm.prank(stranger);
+        vm.expectRevert(abi.encodeWithSelector(PayoutVault.NotArbiter.selector, stranger));
+        vault.take(bytes32(uint256(1)), stranger);
+        vm.warp(block.timestamp + WINDOW * 2);
+        vault.release();
+        eq(dollar.balanceOf(PAYOUT), 2e6, "the rest is the provider's");
+    }
+
     function test_nobody_but_the_arbiter_holds_frees_or_awards() public {
         earn(1, 5e6);
         bytes memory refused = abi.encodeWithSelector(PayoutVault.NotArbiter.selector, OWNER);

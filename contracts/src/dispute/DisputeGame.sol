@@ -61,7 +61,9 @@ contract DisputeGame is ReentrancyGuardTransient {
         /// Seconds left of each side's extension.
         uint24 providerExtra;
         uint24 challengerExtra;
-        /// Where the node lies that was requested last; all zero before the first request.
+        /// Whether anything was requested yet.
+        bool asked;
+        /// Where the node lies that was requested last; the top of the tree of ops before that.
         /// Stage 0: in the tree of ops. 1: of an op's rows. 2: of a leaf's chunks. 3: a chunk's bytes.
         uint8 stage;
         /// Levels above the tree's leaves.
@@ -228,8 +230,7 @@ contract DisputeGame is ReentrancyGuardTransient {
         (state.providerExtra, state.challengerExtra) = (EXTENSION, EXTENSION);
         _games[game] = state;
         emit Opened(game, digest, receipt.provider, msg.sender, receipt, signature, sampler, flags);
-        REGISTRY.lock(receipt.provider);
-        _vault(receipt).hold(game, receipt.chargedMicroUsd);
+        PayoutVault(REGISTRY.lock(receipt.provider)).hold(game, receipt.chargedMicroUsd);
         TOKEN.safeTransferFrom(msg.sender, address(this), BOND);
     }
 
@@ -247,11 +248,13 @@ contract DisputeGame is ReentrancyGuardTransient {
             revert NotTheProvider(provider, msg.sender);
         }
         uint32 count = _opCount(receipt, state.flags);
-        bytes32 got = Nodes.fold(children, count, Nodes.heightOf(count), 0);
+        uint256 height = Nodes.heightOf(count);
+        bytes32 got = Nodes.fold(children, count, height, 0);
         if (got != root) revert WrongHash(root, got);
         bytes32 posted = roots[digest];
         if (posted == 0) roots[digest] = root;
         else if (posted != root) revert OtherRoot(posted, root);
+        (state.count, state.height) = (count, uint8(height));
         _turnTo(game, state, Turn.Challenger);
         emit TracePosted(game, digest, root, count, children);
     }
@@ -266,12 +269,13 @@ contract DisputeGame is ReentrancyGuardTransient {
         bytes32 digest = receiptDigest(receipt);
         bytes32 game = gameOf(digest, msg.sender);
         Game memory state = _atTurn(game, Turn.Challenger);
-        bytes32 hash = _hashes[game];
-        if (hash == 0) {
+        if (state.count == 0) {
+            // The root was posted in another game.
             state.count = _opCount(receipt, state.flags);
             state.height = uint8(Nodes.heightOf(state.count));
-            hash = roots[digest];
         }
+        bytes32 hash = state.asked ? _hashes[game] : roots[digest];
+        state.asked = true;
         if (state.stage == 3) revert NothingBelow(game);
         uint256 children = Nodes.childCount(state.count, state.height, state.index);
         if (index >= children) revert NoSuchChild(index, children);
@@ -529,37 +533,30 @@ contract DisputeGame is ReentrancyGuardTransient {
 
     // ---------------------------------------------------------------- inside: money
 
-    function _vault(Receipt calldata receipt) private view returns (PayoutVault) {
-        return PayoutVault(REGISTRY.vaultOf(receipt.provider));
-    }
-
     /// @dev Takes up to `amount` of a provider's vault at once, where no game holds it yet.
     function _take(Receipt calldata receipt, uint128 amount, bytes32 digest) private returns (uint128 taken) {
-        PayoutVault vault = _vault(receipt);
-        taken = vault.hold(digest, amount);
-        if (taken > 0) vault.award(digest, address(this), taken);
+        PayoutVault vault = PayoutVault(REGISTRY.vaultOf(receipt.provider));
+        vault.hold(digest, amount);
+        taken = vault.take(digest, address(this));
     }
 
     /// @dev The game's hold goes to the payer, the stake to all that were wronged, the bond back.
     function _win(Receipt calldata receipt, bytes32 digest, bytes32 game, address challenger) private {
         _forget(game);
-        REGISTRY.unlock(receipt.provider);
-        PayoutVault vault = _vault(receipt);
-        uint128 held = vault.holds(game);
-        if (held > 0) vault.award(game, address(this), held);
+        uint128 held = PayoutVault(REGISTRY.unlock(receipt.provider)).take(game, address(this));
         _convict(receipt, receipt.chargedMicroUsd, held, digest, game, challenger);
     }
 
     function _end(Receipt calldata receipt, bytes32 game) private {
         _forget(game);
-        REGISTRY.unlock(receipt.provider);
-        PayoutVault vault = _vault(receipt);
+        PayoutVault vault = PayoutVault(REGISTRY.unlock(receipt.provider));
         if (vault.holds(game) > 0) vault.free(game);
     }
 
     function _forget(bytes32 game) private {
+        bool asked = _games[game].asked;
         delete _games[game];
-        delete _hashes[game];
+        if (asked) delete _hashes[game];
     }
 
     /// @dev Slashes the whole stake. `refund` of what the payer was charged is here already, out of the

@@ -88,6 +88,7 @@ sol! {
             uint8 flags;
             uint24 providerExtra;
             uint24 challengerExtra;
+            bool asked;
             uint8 stage;
             uint8 height;
             uint32 index;
@@ -165,5 +166,6 @@ sol! {
     #[derive(Debug, PartialEq, Eq)]
     interface IReferee {
         function MODELS() external view returns (address);
+        function factConvicts(IDisputeGame.Statement calldata statement, bytes calldata fact) external view returns (bool);
     }
 }

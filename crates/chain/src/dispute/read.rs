@@ -216,7 +216,7 @@ impl Market {
         game.deadline =
             Timestamp(clocks.since.into()).plus_seconds(u64::from(response) + u64::from(purse));
         // Before the first request the contract stores no node: it is the trace's top.
-        let place = if hash.is_zero() {
+        let place = if !clocks.asked {
             let top = game.reveals.first().map(|reveal| reveal.node);
             top.zip(game.trace_root)
         } else {

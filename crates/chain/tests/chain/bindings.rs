@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use alloy_primitives::{B256, keccak256};
 use alloy_sol_types::{SolEventInterface, SolInterface};
-use assay_chain::abi::{IChannels, ICollector, IPayoutVault, IRegistry, ITestDollar};
+use assay_chain::abi::{
+    IChannels, ICollector, IDisputeGame, IModels, IPayoutVault, IReferee, IRegistry, ITestDollar,
+};
 use serde_json::Value;
 
 /// OpenZeppelin's and Solidity's own, which mean a broken promise and no refusal of ours.
@@ -110,6 +112,29 @@ fn rust_and_solidity_name_the_same_things() {
         "PayoutVault",
         &hashes::<IPayoutVault::IPayoutVaultEvents>(IPayoutVault::IPayoutVaultEvents::SELECTORS),
     );
+    check::<IDisputeGame::IDisputeGameCalls, IDisputeGame::IDisputeGameErrors>(
+        "DisputeGame",
+        &hashes::<IDisputeGame::IDisputeGameEvents>(IDisputeGame::IDisputeGameEvents::SELECTORS),
+    );
+    // Their refusals mean a proof that does not verify; they are shown as bytes.
+    for (name, selectors) in [
+        (
+            "Models",
+            IModels::IModelsCalls::selectors().collect::<Vec<_>>(),
+        ),
+        (
+            "StepReferee",
+            IReferee::IRefereeCalls::selectors().collect(),
+        ),
+    ] {
+        let artifact = artifact(name);
+        for selector in selectors {
+            assert!(
+                artifact.functions.contains(&selector),
+                "{name}: function {selector:02x?}"
+            );
+        }
+    }
     let collector = artifact("Erc3009Collector");
     let known: HashSet<[u8; 4]> = ICollector::ICollectorErrors::selectors().collect();
     assert!(

@@ -4,12 +4,17 @@
 use crate::dispute::Doubt;
 use crate::made::{GEMMA, Made, SMOL, manifest};
 use crate::support::{Net, Scene};
-use assay_chain::Claim;
+use alloy::network::TransactionBuilder;
+use alloy::providers::Provider;
+use alloy::rpc::types::TransactionRequest;
+use alloy_sol_types::SolCall;
+use assay_chain::abi::{IDisputeGame, IReferee};
+use assay_chain::{Claim, encode_fact};
 use assay_dispute::{Below, Fact, FactKind, Move, Stage};
 use assay_protocol::channel::Voucher;
 use assay_protocol::manifest::{Architecture, Dims};
 use assay_protocol::trace::Op;
-use assay_protocol::{MicroUsd, SamplerParams, StopReason, Temperature};
+use assay_protocol::{Address, MicroUsd, SamplerParams, Statement, StopReason, Temperature};
 
 impl Scene {
     async fn claim_of(&self, salt: u8, total: u64) -> Claim {
@@ -152,10 +157,8 @@ async fn every_move_stays_within_its_gas() {
     );
 }
 
-/// The dearest step that the referee takes (its own table holds it to this).
+/// The dearest step that the referee takes, as a transaction of its own; its own table holds it to this.
 const STEP_GAS: u64 = 300_000;
-/// What every transaction costs, which a step that ends a game pays once.
-const BASE_GAS: u64 = 21_000;
 
 /// What a game about an answer of 512 + 256 tokens costs both sides together: the moves down to a
 /// chunk's bytes, and the conviction. There is no model behind it to prove a step of: it is won by a
@@ -175,7 +178,15 @@ async fn game_gas(architecture: Architecture, dims: Dims, op: Op, slow: bool) ->
         .publish_model(&scene.relay, &model.encode())
         .await
         .unwrap();
-    // The provider has money in its vault, and the challenger has played before.
+    // Where stakes burn, others did before; and the provider has money in its vault.
+    market
+        .mint(
+            &scene.relay,
+            Address::left_padding_from(&[0xde, 0xad]),
+            MicroUsd(1),
+        )
+        .await
+        .unwrap();
     let config = scene.config(1).await;
     market
         .open_channel(&scene.payer, &config, MicroUsd(50_000_000))
@@ -257,66 +268,54 @@ async fn game_gas(architecture: Architecture, dims: Dims, op: Op, slow: bool) ->
         .prove_fact(&doubt.challenger, &doubt.receipt, &fact)
         .await
         .unwrap();
-    spend("convict", won.gas_used);
-    spend("a step, beside that", STEP_GAS - BASE_GAS);
+    let check = IReferee::factConvictsCall {
+        statement: statement(&doubt.receipt.body.statement),
+        fact: encode_fact(&fact).into(),
+    };
+    let check = TransactionRequest::default()
+        .with_to(market.deployment().referee)
+        .with_input(check.abi_encode());
+    let check = market.chain().provider().estimate_gas(check).await.unwrap();
+    spend("convict", won.gas_used - check);
+    spend("the dearest step", STEP_GAS);
     total
 }
 
 #[tokio::test]
 async fn whole_games_stay_within_their_gas() {
     let (llama, gemma) = (Architecture::Llama, Architecture::Gemma3);
-    for (name, architecture, dims, op, slow, budget) in [
-        (
-            "fast, SmolLM2-135M",
-            llama,
-            SMOL,
-            Op::Layer(29),
-            false,
-            700_000,
-        ),
-        (
-            "fast, Gemma-3-270m",
-            gemma,
-            GEMMA,
-            Op::Layer(17),
-            false,
-            700_000,
-        ),
-        (
-            "slow, SmolLM2-135M, a layer",
-            llama,
-            SMOL,
-            Op::Layer(29),
-            true,
-            1_000_000,
-        ),
-        (
-            "slow, SmolLM2-135M, a draw",
-            llama,
-            SMOL,
-            Op::Sample,
-            true,
-            1_000_000,
-        ),
-        (
-            "slow, Gemma-3-270m, a layer",
-            gemma,
-            GEMMA,
-            Op::Layer(17),
-            true,
-            1_000_000,
-        ),
-        (
-            "slow, Gemma-3-270m, a draw",
-            gemma,
-            GEMMA,
-            Op::Sample,
-            true,
-            1_000_000,
-        ),
-    ] {
+    let games = [
+        ("SmolLM2-135M, a layer", llama, SMOL, Op::Layer(29)),
+        ("SmolLM2-135M, a draw", llama, SMOL, Op::Sample),
+        ("Gemma-3-270m, a layer", gemma, GEMMA, Op::Layer(17)),
+        ("Gemma-3-270m, a draw", gemma, GEMMA, Op::Sample),
+    ];
+    for ((name, architecture, dims, op), slow) in games
+        .into_iter()
+        .flat_map(|game| [(game, false), (game, true)])
+    {
+        let (name, budget) = match slow {
+            false => (format!("fast, {name}"), 710_000),
+            true => (format!("slow, {name}"), 1_500_000),
+        };
         println!("{name}");
         let gas = game_gas(architecture, dims, op, slow).await;
         println!("  {name:<36} {gas:>9} of {budget}");
+        assert!(
+            gas <= budget,
+            "{name}: {gas} gas is above its budget of {budget}"
+        );
+    }
+}
+
+fn statement(statement: &Statement) -> IDisputeGame::Statement {
+    IDisputeGame::Statement {
+        modelId: statement.model_id,
+        promptRoot: statement.prompt_root,
+        nPrompt: statement.n_prompt.0,
+        samplerHash: statement.sampler_hash,
+        outputRoot: statement.output_root,
+        nOutput: statement.n_output.0,
+        stopReason: statement.stop_reason as u8,
     }
 }
