@@ -11,6 +11,7 @@ use crate::abi::IChannels::IChannelsErrors as Channels;
 use crate::abi::ICollector::ICollectorErrors as Collector;
 use crate::abi::IDisputeGame::IDisputeGameErrors as Game;
 use crate::abi::IPayoutVault::IPayoutVaultErrors as Vault;
+use crate::abi::IReferee::UnknownModel;
 use crate::abi::IRegistry::IRegistryErrors as Registry;
 use crate::abi::ITestDollar::ITestDollarErrors as Dollar;
 
@@ -82,6 +83,8 @@ pub enum Refusal {
     Registry(Registry),
     Vault(Vault),
     Game(Game),
+    /// What the referee says of a model whose manifest nobody has published.
+    UnknownModel(B256),
     Token(Dollar),
     /// The canonical x402 contract's refusals, which carry no facts.
     Canonical(Canonical),
@@ -114,6 +117,9 @@ impl Refusal {
         if let Ok(error) = Game::abi_decode(data) {
             return Refusal::Game(error);
         }
+        if let Ok(error) = UnknownModel::abi_decode(data) {
+            return Refusal::UnknownModel(error.modelId);
+        }
         if let Ok(error) = Dollar::abi_decode(data) {
             return Refusal::Token(error);
         }
@@ -137,6 +143,10 @@ impl std::fmt::Display for Refusal {
             Refusal::Registry(error) => registry_words(error, f),
             Refusal::Vault(error) => vault_words(error, f),
             Refusal::Game(error) => game_words(error, f),
+            Refusal::UnknownModel(model) => write!(
+                f,
+                "the referee knows no manifest of model {model}; publish it first"
+            ),
             Refusal::Token(error) => token_words(error, f),
             Refusal::Canonical(error) => write!(f, "the x402 contract says {error:?}"),
             Refusal::Collector(Collector::NotChannels(e)) => {

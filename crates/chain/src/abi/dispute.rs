@@ -167,5 +167,7 @@ sol! {
     interface IReferee {
         function MODELS() external view returns (address);
         function factConvicts(IDisputeGame.Statement calldata statement, bytes calldata fact) external view returns (bool);
+
+        error UnknownModel(bytes32 modelId);
     }
 }

@@ -211,6 +211,28 @@ fn a_game_is_read_back_as_it_was_played() {
 }
 
 #[test]
+fn a_game_needs_the_models_manifest_and_anybody_publishes_it_once() {
+    on_every_chain(|scene| async move {
+        let market = &scene.market;
+        let model = manifest(Architecture::Gemma3, DIMS);
+        let sampler = SamplerParams::greedy(3);
+        let counts = (&PROMPT[..], &OUTPUT[..]);
+        let receipt = scene.receipt(&model, counts, &sampler, StopReason::MaxTokens);
+        let receipt = receipt.await;
+        let challenger = scene.challenger().await;
+        let early = market.open_dispute(&challenger, &receipt, &sampler).await;
+        assert!(refusal(early).contains("publish it first"));
+        assert!(!market.is_published(model.id()).await.unwrap());
+        let manifest = model.encode();
+        let stored = market.publish_model(&scene.relay, &manifest).await.unwrap();
+        let again = market.publish_model(&challenger, &manifest).await.unwrap();
+        assert!(again.gas_used * 2 < stored.gas_used, "it is stored once");
+        let opened = market.open_dispute(&challenger, &receipt, &sampler).await;
+        opened.expect("the game opens");
+    });
+}
+
+#[test]
 fn a_provider_that_says_nothing_loses_its_stake_by_the_clock() {
     on_every_chain(|scene| async move {
         let market = &scene.market;
