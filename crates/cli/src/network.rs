@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use assay_chain::{Chain, Deployment, Key, Market};
 use assay_protocol::{Address, MicroUsd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NetworkArgs {
@@ -50,6 +51,13 @@ impl NetworkArgs {
             .with_context(|| format!("{} is no deployment", path.display()))?;
         Ok(chain.market(deployment).await?)
     }
+}
+
+/// How often a side of a dispute looks at the chain: several times within a response, and no more than a public node
+/// bears.
+pub(crate) fn poll(market: &Market) -> Duration {
+    let response_s = u64::from(market.deployment().response_s);
+    Duration::from_secs((response_s / 20).clamp(1, 60))
 }
 
 /// Sees to it that an account holds `amount`: by minting where the stablecoin is the test dollar, else by refusing.

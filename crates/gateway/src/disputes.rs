@@ -109,6 +109,9 @@ async fn dispute(gateway: &Gateway, id: B256, room: &Semaphore, turns: &Turns) {
 async fn keep(gateway: &Gateway, id: B256, end: End, was_pending: bool) {
     let state = end.state;
     gateway.count_dispute(&state, was_pending);
+    if let What::Convicted { provider, .. } = &end.event {
+        gateway.providers().slashed(provider);
+    }
     let kept = gateway.write(move |store| store.set_dispute(&id, state));
     if let Err(error) = kept.await {
         tracing::error!(%error, "the end of a dispute cannot be stored");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use assay_payments::x402::PaymentRequirements;
-use assay_protocol::{Address, Domain, ModelId, Offer, Signed, Timestamp};
+use assay_protocol::{Address, Domain, MicroUsd, ModelId, Offer, Signed, Timestamp};
 
 use crate::record::ProviderRecord;
 use crate::routing::Candidate;
@@ -92,15 +92,29 @@ impl Providers {
                 }
             }
         }
-        state
-            .providers
-            .retain(|address, p| listed.contains(address) || p.in_flight > 0);
+        let State { providers, records } = &mut *state;
+        // Who was benched stays in sight, and a convicted one is not listed any more.
+        let benched = |address: &Address| {
+            records
+                .get(address)
+                .is_some_and(|record| record.bench.is_some())
+        };
+        providers
+            .retain(|address, p| listed.contains(address) || p.in_flight > 0 || benched(address));
         for (address, provider) in &mut state.providers {
             if !listed.contains(address) {
                 provider.offers.clear();
             }
         }
         fresh
+    }
+
+    /// A conviction took the whole stake.
+    pub(crate) fn slashed(&self, address: &Address) {
+        if let Some(provider) = self.lock().providers.get_mut(address) {
+            provider.registered.stake = MicroUsd::ZERO;
+            provider.offers.clear();
+        }
     }
 
     pub(crate) fn set_offers(&self, address: &Address, offers: Result<Vec<Signed<Offer>>, String>) {

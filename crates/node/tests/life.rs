@@ -417,3 +417,30 @@ async fn a_stop_string_is_not_shown_but_signed() {
     assert_eq!(told.finish_reason.as_deref(), Some("stop"));
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_defend_a_receipt_outlives_a_node_that_is_killed() {
+    let world = World::new().await;
+    let config = world.config();
+    let data_dir = config.data_dir.clone();
+    let node = assay_node::start(config).await.unwrap();
+    let mut buyer = Buyer::new(&world, &node, 1).await;
+    let told = buyer.ask(&world, COMPLETION, &completion(6)).await;
+    drop(node);
+    let receipt = told.receipt();
+    let id = receipt.body.request_id;
+    // Its last tasks let go of the file a moment later.
+    let mut kept = assay_node::kept(&data_dir, &id);
+    for _ in 0..200 {
+        if kept.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        kept = assay_node::kept(&data_dir, &id);
+    }
+    let case = kept.unwrap().expect("the answer was kept");
+    assert_eq!((case.receipt, &case.output), (receipt, &told.ids));
+    case.check(&world.loaded.model).unwrap();
+    let model = &world.loaded.model;
+    assert_eq!(case.grounds(model, 1).unwrap(), None, "it is true");
+}

@@ -82,7 +82,9 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     network::funds(&market, &payer, args.deposits_max, args.mint).await?;
     let model = models::ready(home, &args.model).await?.loaded;
     let name = model.name.clone();
+    let poll = network::poll(&market);
     let mut config = GatewayConfig::new(args.listen, home.gateway(), market, payer, vec![model]);
+    config.disputes.poll = poll;
     config.audit = args
         .audit_rate
         .map_or_else(AuditPolicy::default, AuditPolicy::flat);

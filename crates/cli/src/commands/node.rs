@@ -182,6 +182,7 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     }];
     config.limits.threads = args.threads.unwrap_or_else(crate::judge::threads);
     config.limits.sequences_max = args.concurrency.max(1);
+    config.defence.poll = network::poll(&market);
     let node = assay_node::start(config)
         .await
         .context("cannot start the node")?;

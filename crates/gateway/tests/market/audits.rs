@@ -113,6 +113,8 @@ async fn a_bench_outlives_a_restart() {
     let cheat = world.cheat(100_000, SkipsLayers { skip: vec![0] }).await;
     let mut config = world.config().await;
     config.audit = AuditPolicy::always();
+    // A convicted cheat would not be in the registry any more.
+    config.disputes.open = false;
     let client = Client::start(config.clone()).await;
     client
         .stream("hello", json!({ "temperature": 1, "seed": 1 }))
