@@ -14,7 +14,7 @@ use assay_dispute::{Below, Fact, FactKind, Move, Stage};
 use assay_protocol::channel::Voucher;
 use assay_protocol::manifest::{Architecture, Dims};
 use assay_protocol::trace::Op;
-use assay_protocol::{Address, MicroUsd, SamplerParams, Statement, StopReason, Temperature};
+use assay_protocol::{Address, B256, MicroUsd, SamplerParams, Statement, StopReason, Temperature};
 
 impl Scene {
     async fn claim_of(&self, salt: u8, total: u64) -> Claim {
@@ -228,34 +228,12 @@ async fn game_gas(architecture: Architecture, dims: Dims, op: Op, slow: bool) ->
     };
     let root = made.root();
     let post = Move::PostTrace { root, children };
-    let mut dispute = scene.told(id).await;
+    let dispute = scene.told(id).await;
     let posted = market.play(&scene.offer, &dispute, &post).await.unwrap();
     spend("post the trace", posted.gas_used);
-    while slow {
-        dispute = scene.told(id).await;
-        let (index, hash, siblings) = made.question(&dispute.game);
-        let request = Move::Request {
-            index,
-            hash,
-            siblings,
-        };
-        let asked = market
-            .play(&doubt.challenger, &dispute, &request)
-            .await
-            .unwrap();
-        spend("request", asked.gas_used);
-        dispute = scene.told(id).await;
-        let node = dispute.game.held.unwrap().node;
-        let below = made.below(&node);
-        let name = match &below {
-            Below::Children(nodes) => format!("reveal {} nodes", nodes.len()),
-            Below::Bytes(bytes) => format!("reveal {} bytes", bytes.len()),
-        };
-        let reveal = Move::Reveal { below };
-        let shown = market.play(&scene.offer, &dispute, &reveal).await.unwrap();
-        spend(&name, shown.gas_used);
-        if node.stage == Stage::Bytes {
-            break;
+    if slow {
+        for (what, gas) in go_down(&scene, &doubt, &made, id).await {
+            spend(&what, gas);
         }
     }
     let fact = Fact {
@@ -279,6 +257,36 @@ async fn game_gas(architecture: Architecture, dims: Dims, op: Op, slow: bool) ->
     spend("convict", won.gas_used - check);
     spend("the dearest step", STEP_GAS);
     total
+}
+
+/// Requests and reveals, down to a chunk's bytes.
+async fn go_down(scene: &Scene, doubt: &Doubt, made: &Made, id: B256) -> Vec<(String, u64)> {
+    let market = &scene.market;
+    let mut moves = Vec::new();
+    loop {
+        let dispute = scene.told(id).await;
+        let (index, hash, siblings) = made.question(&dispute.game);
+        let request = Move::Request {
+            index,
+            hash,
+            siblings,
+        };
+        let asked = market.play(&doubt.challenger, &dispute, &request).await;
+        moves.push(("request".to_owned(), asked.unwrap().gas_used));
+        let dispute = scene.told(id).await;
+        let node = dispute.game.held.unwrap().node;
+        let below = made.below(&node);
+        let what = match &below {
+            Below::Children(nodes) => format!("reveal {} nodes", nodes.len()),
+            Below::Bytes(bytes) => format!("reveal {} bytes", bytes.len()),
+        };
+        let reveal = Move::Reveal { below };
+        let shown = market.play(&scene.offer, &dispute, &reveal).await;
+        moves.push((what, shown.unwrap().gas_used));
+        if node.stage == Stage::Bytes {
+            return moves;
+        }
+    }
 }
 
 #[tokio::test]
