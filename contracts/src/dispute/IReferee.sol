@@ -17,7 +17,7 @@ struct Opening {
     uint32 op;
     uint32 row;
     uint32 first;
-    /// 0: the chunks' bytes. 1: `i16`s as 12-bit two's complement, two in three bytes.
+    /// 0: the chunks' bytes. 1: `i16`s as 12-bit two's complement, or 8 where sixteen of them fit.
     uint8 packing;
     bytes data;
     /// Prove the range within the vector.
@@ -26,7 +26,7 @@ struct Opening {
     bytes32[] path;
 }
 
-/// @notice A weight row: `A`, then the weights in one of four packings.
+/// @notice A weight row: `A`, then the weights in one of five packings.
 struct Row {
     uint8 format;
     bytes data;

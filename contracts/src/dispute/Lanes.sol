@@ -96,41 +96,62 @@ library Lanes {
         }
     }
 
-    /// @notice n elements of 12 bits, two in three bytes, the first in the high bits; an odd last one
-    ///         takes two bytes. Written as 16-bit elements from `into` on; up to 32 bytes more change.
+    /// @notice n elements of 12 bits, in blocks of 32 and halves of 16, the last padded: a bit for each half
+    ///         that is wide, the high bits first, in whole bytes; 32 low bytes a block; four bits an
+    ///         element more for each wide half, without which its elements have 8 bits. Written as
+    ///         16-bit elements from `into` on; up to 64 bytes more change.
+    /// @dev Bytes of a block alternate between its halves, so that two masks part them. The nibbles of a
+    ///      half are four numbers of 16 bits, each holding every fourth element from the lowest nibble up:
+    ///      of four copies 68 bits apart, each has the nibbles of its quarter at the top of their lanes.
     function unpack12(bytes calldata data, uint256 n, uint256 into) internal pure {
-        uint256 expected = (3 * n + 1) / 2;
-        if (data.length != expected) revert WrongLength(data.length, expected);
+        uint256 used;
         assembly ("memory-safe") {
-            let end := add(into, shl(1, n))
-            for { let ptr := data.offset } lt(into, end) {
-                ptr := add(ptr, 24)
-                into := add(into, 32)
-            } {
-                // Sixteen elements in 192 bits, moved apart by halves: a high part h at 2^k goes to 2^m by
-                // adding h·(2^m − 2^k).
-                let v := shr(64, calldataload(ptr))
-                v := add(v, mul(shr(96, v), 0xffffffff000000000000000000000000))
-                v := add(
-                    v,
-                    mul(
-                        and(shr(48, v), 0x00000000000000000000ffffffffffff00000000000000000000ffffffffffff),
-                        0xffff000000000000
-                    )
+            // A wide half's elements: their low bytes in v, their nibbles in eight bytes at `from`.
+            function widened(v, from) -> w {
+                let top := and(
+                    mul(shr(192, calldataload(from)), 0x1000000000000000010000000000000000100000000000000001),
+                    0xf000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000
                 )
-                v := add(
-                    v,
-                    mul(and(shr(24, v), 0x0000000000ffffff0000000000ffffff0000000000ffffff0000000000ffffff), 0xff000000)
-                )
-                v := add(
-                    v,
-                    mul(and(shr(12, v), 0x00000fff00000fff00000fff00000fff00000fff00000fff00000fff00000fff), 0xf000)
-                )
-                // 0x0800·0x1e = 0xf000: a negative element's sign fills the four bits above it.
-                let signs := and(v, 0x0800080008000800080008000800080008000800080008000800080008000800)
-                mstore(into, or(v, mul(signs, 0x1e)))
+                // 0x1000·0xf = 0xf000: a negative element's sign fills the four bits above it.
+                w := or(or(v, shr(4, top)), mul(shr(3, and(top, TOPS)), 0xf))
             }
+            let lows := 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff
+            let signs := 0x0080008000800080008000800080008000800080008000800080008000800080
+            let blocks := shr(5, add(n, 31))
+            let flags := data.offset
+            let low := add(flags, shr(2, add(blocks, 3)))
+            let high := add(low, shl(5, blocks))
+            for { let end := add(into, shl(6, blocks)) } lt(into, end) {} {
+                let wide := calldataload(flags)
+                flags := add(flags, 32)
+                // As many blocks as a word has flags for.
+                for { let last := add(into, 8192) } and(lt(into, end), lt(into, last)) { into := add(into, 64) } {
+                    let both := calldataload(low)
+                    low := add(low, 32)
+                    let v := and(shr(8, both), lows)
+                    switch slt(wide, 0)
+                    // 0x0080·0x1fe = 0xff00: likewise of the byte above eight bits.
+                    case 0 { v := or(v, mul(and(v, signs), 0x1fe)) }
+                    default {
+                        v := widened(v, high)
+                        high := add(high, 8)
+                    }
+                    mstore(into, v)
+                    v := and(both, lows)
+                    switch slt(shl(1, wide), 0)
+                    case 0 { v := or(v, mul(and(v, signs), 0x1fe)) }
+                    default {
+                        v := widened(v, high)
+                        high := add(high, 8)
+                    }
+                    mstore(add(into, 32), v)
+                    wide := shl(2, wide)
+                }
+            }
+            used := sub(high, data.offset)
         }
+        // Past their end others were read, and are not believed.
+        if (data.length != used) revert WrongLength(data.length, used);
     }
 
     /// @notice The weights of a row shown in one of the formats of docs/dispute.md, without its A.
@@ -151,6 +172,9 @@ library Lanes {
         } else if (format == 3) {
             _length(data, n, 16, 18);
             _unpackBytes(data, 1, into);
+        } else if (format == 4) {
+            _length(data, n, 128, 112);
+            _unpackSixes(data, into);
         } else {
             revert UnknownFormat(format);
         }
@@ -234,6 +258,36 @@ library Lanes {
                     ptr := add(ptr, 16)
                     into := add(into, 32)
                 }
+            }
+        }
+    }
+
+    /// @dev Per 128 columns eight D, one for 16 columns each, and three words of codes that have 32 added:
+    ///      lane i of word k holds column i of groups 2k and 2k + 1 in its upper twelve bits. Its lowest four
+    ///      are the k-th of three that hold groups 6 and 7 in the same way. `w = D·(q − 32)`.
+    function _unpackSixes(bytes calldata data, uint256 into) private pure {
+        assembly ("memory-safe") {
+            function put(codes, d, to) {
+                codes := and(codes, 0x003f003f003f003f003f003f003f003f003f003f003f003f003f003f003f003f)
+                codes := sub(codes, 0x0020002000200020002000200020002000200020002000200020002000200020)
+                mstore(to, xor(add(mul(codes, sar(240, d)), TOPS), TOPS))
+            }
+            let end := add(data.offset, data.length)
+            for { let ptr := data.offset } lt(ptr, end) { ptr := add(ptr, 112) } {
+                let d := calldataload(ptr)
+                let nibbles := 0x000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f
+                let last := 0
+                for { let word := add(ptr, 16) } lt(word, add(ptr, 112)) { word := add(word, 32) } {
+                    let v := calldataload(word)
+                    put(shr(10, v), d, into)
+                    put(shr(4, v), shl(16, d), add(into, 32))
+                    last := or(shl(4, last), and(v, nibbles))
+                    d := shl(32, d)
+                    into := add(into, 64)
+                }
+                put(shr(6, last), d, into)
+                put(last, shl(16, d), add(into, 32))
+                into := add(into, 64)
             }
         }
     }

@@ -5,6 +5,7 @@ import {Arithmetic} from "../../src/dispute/Arithmetic.sol";
 import {Lanes} from "../../src/dispute/Lanes.sol";
 import {Test} from "../Base.sol";
 import {ArithmeticHarness} from "./ArithmeticHarness.sol";
+import {Packing} from "./Packing.sol";
 
 /// @title The referee's arithmetic against the same written the slow, obvious way.
 contract ArithmeticTest is Test {
@@ -246,34 +247,82 @@ contract ArithmeticTest is Test {
 
     function testFuzz_twelve_bits_are_sign_extended(uint256 seed, uint8 n) public view {
         (bytes memory expected, int256[] memory v) = vector(seed, n, 2047);
-        eq(keccak256(harness.unpack12(pack12(v), n)), keccak256(expected), "unpacked");
-    }
-
-    function pack12(int256[] memory v) private pure returns (bytes memory out) {
-        for (uint256 i = 0; i < v.length; i += 2) {
-            uint256 first = uint256(v[i]) & 0xfff;
-            uint256 second = i + 1 < v.length ? uint256(v[i + 1]) & 0xfff : 0;
-            bytes3 both = bytes3(uint24((first << 12) | second));
-            out = i + 1 < v.length ? bytes.concat(out, both) : bytes.concat(out, bytes2(both));
+        eq(keccak256(harness.unpack12(Packing.pack12(expected), n)), keccak256(expected), "all wide");
+        // Halves with and without an element that needs more than eight bits.
+        expected = "";
+        for (uint256 i = 0; i < n; ++i) {
+            if (uint256(keccak256(abi.encode(seed, i / 16))) % 3 != 0) v[i] %= 128;
+            expected = bytes.concat(expected, short(v[i]));
         }
+        eq(keccak256(harness.unpack12(Packing.pack12(expected), n)), keccak256(expected), "some wide");
     }
 
-    function test_the_least_of_twelve_bits_is_itself() public view {
-        int256[] memory v = new int256[](3);
-        (v[0], v[1], v[2]) = (-2048, 2047, -1);
-        eq(keccak256(harness.unpack12(pack12(v), 3)), keccak256(hex"f80007ffffff"), "spelled out");
-        eq(keccak256(pack12(v)), keccak256(hex"8007fffff0"), "two in three bytes, the last in two");
+    function test_the_widest_vectors_take_more_than_one_word_of_flags() public view {
+        // 4,100 elements, the last hundred of them wide and the 4,096 that a word has flags for cut across.
+        bytes memory some = new bytes(8000);
+        for (int256 i = 0; i < 100; ++i) {
+            some = bytes.concat(some, short(i * 40 - 2000));
+        }
+        eq(keccak256(harness.unpack12(Packing.pack12(some), some.length / 2)), keccak256(some), "unpacked");
+    }
+
+    function test_a_packing_is_spelled_out() public view {
+        // A wide half of five elements, the rest padding.
+        bytes memory some = hex"f80007ffffff00050123";
+        bytes memory low = hex"0000ff00ff0005002300";
+        bytes memory packed = bytes.concat(hex"80", low, new bytes(22), hex"00180007000f0000");
+        eq(keccak256(Packing.pack12(some)), keccak256(packed), "packed");
+        eq(keccak256(harness.unpack12(packed, 5)), keccak256(some), "unpacked");
+        // Without the flag its low bytes are elements by themselves, and the nibbles are too much.
+        packed = bytes.concat(hex"00", low, new bytes(22));
+        eq(keccak256(harness.unpack12(packed, 5)), keccak256(hex"0000ffffffff00050023"), "narrow");
     }
 
     function test_a_packed_vector_of_another_length_is_refused() public {
-        vm.expectRevert(abi.encodeWithSelector(Lanes.WrongLength.selector, 4, 3));
-        harness.unpack12(hex"00112233", 2);
+        vm.expectRevert(abi.encodeWithSelector(Lanes.WrongLength.selector, 34, 33));
+        harness.unpack12(new bytes(34), 32);
+        vm.expectRevert(abi.encodeWithSelector(Lanes.WrongLength.selector, 32, 33));
+        harness.unpack12(new bytes(32), 1);
+        vm.expectRevert(abi.encodeWithSelector(Lanes.WrongLength.selector, 33, 41));
+        harness.unpack12(bytes.concat(hex"40", new bytes(32)), 32);
         vm.expectRevert(abi.encodeWithSelector(Lanes.WrongLength.selector, 33, 34));
         harness.unpackWeights(2, new bytes(33), 32);
         vm.expectRevert();
         harness.unpackWeights(1, new bytes(20), 31);
-        vm.expectRevert(abi.encodeWithSelector(Lanes.UnknownFormat.selector, 4));
-        harness.unpackWeights(4, new bytes(20), 10);
+        vm.expectRevert(abi.encodeWithSelector(Lanes.WrongLength.selector, 112, 0));
+        harness.unpackWeights(4, new bytes(112), 64);
+        vm.expectRevert(abi.encodeWithSelector(Lanes.WrongLength.selector, 144, 112));
+        harness.unpackWeights(4, new bytes(144), 128);
+        vm.expectRevert(abi.encodeWithSelector(Lanes.UnknownFormat.selector, 5));
+        harness.unpackWeights(5, new bytes(20), 10);
+    }
+
+    function testFuzz_six_bits_are_their_weights(uint256 seed, uint8 blocks) public view {
+        bytes memory data;
+        bytes memory expected;
+        for (uint256 block_ = 0; block_ < uint256(blocks) % 4; ++block_) {
+            uint256[48] memory words;
+            bytes memory numbers;
+            for (uint256 column = 0; column < 128; ++column) {
+                uint256 h = uint256(keccak256(abi.encode(seed, block_, column / 16)));
+                int256 d = within(int256(h), 1023);
+                if (column % 16 == 0) data = bytes.concat(data, short(d));
+                uint256 code = uint256(keccak256(abi.encode(h, column))) % 64;
+                expected = bytes.concat(expected, short(d * (int256(code) - 32)));
+                (uint256 group, uint256 i) = (column / 16, column % 16);
+                if (group < 6) words[group / 2 * 16 + i] |= code << (group % 2 == 0 ? 10 : 4);
+                // Of the twelve bits of the last two groups four go into each word.
+                uint256 pair = group < 6 ? 0 : group == 6 ? code << 6 : code;
+                for (uint256 k = 0; k < 3; ++k) {
+                    words[16 * k + i] |= (pair >> (8 - 4 * k)) & 15;
+                }
+            }
+            for (uint256 i = 0; i < 48; ++i) {
+                numbers = bytes.concat(numbers, bytes2(uint16(words[i])));
+            }
+            data = bytes.concat(data, numbers);
+        }
+        eq(keccak256(harness.unpackWeights(4, data, expected.length / 2)), keccak256(expected), "weights");
     }
 
     function short(int256 v) private pure returns (bytes2) {

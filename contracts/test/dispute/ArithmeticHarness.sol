@@ -196,7 +196,7 @@ contract ArithmeticHarness {
 
     /// @notice The big-endian `i16`s that are packed as 12 bits.
     function unpack12(bytes calldata data, uint256 n) external pure returns (bytes memory out) {
-        out = new bytes(2 * n + 32);
+        out = new bytes(2 * n + 64);
         uint256 ptr;
         assembly ("memory-safe") {
             ptr := add(out, 32)
@@ -209,7 +209,7 @@ contract ArithmeticHarness {
 
     /// @notice The big-endian `i16`s of a weight row's data after A.
     function unpackWeights(uint256 format, bytes calldata data, uint256 n) external pure returns (bytes memory out) {
-        out = new bytes(2 * n + 32);
+        out = new bytes(2 * n + 64);
         uint256 ptr;
         assembly ("memory-safe") {
             ptr := add(out, 32)

@@ -146,6 +146,55 @@ contract AttacksTest is StepBase {
         referee.convicts(statement, root, abi.encode(step));
     }
 
+    /// A packing is believed for what it unpacks to, and only at its exact length.
+    function test_a_packing_says_what_it_unpacks_to() public {
+        begin(ManifestBytes.tiny(false));
+        int256[] memory x = some(1, 64, 2047, true);
+        // The second of four halves is narrow.
+        for (uint256 i = 16; i < 32; ++i) {
+            x[i] %= 128;
+        }
+        set(1, ROW, T.X12, 0, x);
+        set(1, ROW, T.QKV, 5, 1 << 25);
+        ask(1, ROW, T.QKV, 5, 1);
+        ask(1, ROW, T.PEAK, 0, 2);
+        askPacked(1, ROW, T.X12, 0, 64);
+        showRow(0, 128, 5, 50_000, 64);
+        (Statement memory s, bytes32 r) = closed();
+        (statement, root) = (s, r);
+        Step memory step = stepOf(1, ROW, 0);
+        yes(convicts(step), "the right one");
+        bytes memory packed = step.openings[2].data;
+        eq(packed.length, 1 + 64 + 3 * 8, "three wide halves");
+        for (uint256 i = 0; i < packed.length; ++i) {
+            packed[i] ^= i == 0 ? bytes1(0x80) : bytes1(0x10);
+            refused(step, "a changed byte");
+            packed[i] ^= i == 0 ? bytes1(0x80) : bytes1(0x10);
+        }
+        // A flag of no half is not looked at: what it unpacks to is the same.
+        packed[0] ^= 0x01;
+        yes(convicts(step), "a flag beyond the last half");
+        packed[0] ^= 0x01;
+        step.openings[2].data = bytes.concat(packed, hex"00");
+        refused(step, "a byte too many");
+        step.openings[2].data = bytes.concat(bytes1(packed[0] | 0x40), packed);
+        refused(step, "too many flags");
+        step.openings[2].data = "";
+        refused(step, "nothing");
+        // A narrow half may be shown as a wide one: its nibbles are the signs.
+        bytes memory nibbles = new bytes(8);
+        for (uint256 i = 0; i < 16; ++i) {
+            if (x[16 + i] < 0) nibbles[2 * (i % 4) + (i < 8 ? 1 : 0)] |= bytes1(uint8(15 << (i / 4 % 2 * 4)));
+        }
+        bytes memory wide;
+        for (uint256 i = 0; i < packed.length; ++i) {
+            if (i == 1 + 64 + 8) wide = bytes.concat(wide, nibbles);
+            wide = bytes.concat(wide, i == 0 ? packed[0] | 0x40 : packed[i]);
+        }
+        step.openings[2].data = wide;
+        yes(convicts(step), "wide where narrow does");
+    }
+
     function test_too_few_openings_are_refused() public {
         Step memory step = good();
         Opening[] memory all = step.openings;

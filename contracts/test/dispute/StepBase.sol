@@ -10,6 +10,7 @@ import {StepReferee} from "../../src/dispute/StepReferee.sol";
 import {TraceGeometry as T} from "../../src/dispute/TraceGeometry.sol";
 import {Test} from "../Base.sol";
 import {ManifestBytes} from "./ManifestBytes.sol";
+import {Packing} from "./Packing.sol";
 
 /// @title Makes traces of which only what a step touches is filled in, and the step that shows it.
 /// @dev A test sets elements, weight rows and table entries, says in which order a step shows them, and
@@ -282,7 +283,7 @@ abstract contract StepBase is Test {
         (o.op, o.row, o.first) = (uint32(a.op), uint32(a.row), uint32(place.firstChunk + from));
         o.packing = uint8(a.packing);
         o.data = rangeOf(a, place, from, end);
-        if (a.packing == 1) o.data = pack12(o.data);
+        if (a.packing == 1) o.data = Packing.pack12(o.data);
         o.siblings = rangeSiblings(chunkLeaves(a.op, a.row), place.firstChunk + from, place.firstChunk + end);
         if (!first) return o;
         bytes32[] memory row = pathOf(ROWS_OF_OP + a.op, T.rows(p, a.op), a.row);
@@ -301,16 +302,6 @@ abstract contract StepBase is Test {
         (uint256 offset,) = offsetOf(a.op, a.row, a.segment);
         uint256 to = end * 256 < place.length * place.width ? end * 256 : place.length * place.width;
         return slice(vectors[(a.op << 32) | a.row], offset + from * 256, offset + to);
-    }
-
-    function pack12(bytes memory data) private pure returns (bytes memory out) {
-        out = new bytes((3 * data.length / 2 + 1) / 2);
-        for (uint256 i = 0; i < data.length / 2; ++i) {
-            uint256 v = (uint256(uint8(data[2 * i])) << 8 | uint8(data[2 * i + 1])) & 0xfff;
-            uint256 bit = 12 * i;
-            out[bit / 8] |= bytes1(uint8(bit % 8 == 0 ? v >> 4 : v >> 8));
-            out[bit / 8 + 1] |= bytes1(uint8(bit % 8 == 0 ? v << 4 : v));
-        }
     }
 
     function rangeSiblings(bytes32[] memory level, uint256 from, uint256 end)

@@ -7,6 +7,7 @@ mod build;
 mod error;
 mod facts;
 mod game;
+mod packing;
 mod parting;
 mod player;
 mod rules;

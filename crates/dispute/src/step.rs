@@ -4,13 +4,15 @@
 use assay_protocol::trace::{EntryShown, RowShown};
 use assay_protocol::{B256, TokenId};
 
+use crate::packing;
+
 /// How an opening's bytes are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Packing {
     /// The chunks as they are.
     Plain = 0,
-    /// `i16`s as 12-bit two's complement, two in three bytes.
+    /// `i16`s as 12-bit two's complement, or 8 where sixteen of them fit.
     Twelve = 1,
 }
 
@@ -28,6 +30,13 @@ pub struct Opening {
     /// The leaf's siblings among the op's rows, then the op's among the ops; empty where an earlier
     /// opening of the step is of this leaf.
     pub path: Vec<B256>,
+}
+
+impl Opening {
+    /// The range's bytes, of which there are `len`; nothing where `data` is not a packing of so many.
+    pub fn bytes(&self, len: usize) -> Option<Vec<u8>> {
+        packing::unpack(self.packing, &self.data, len)
+    }
 }
 
 /// A token of the statement's prompt or output.

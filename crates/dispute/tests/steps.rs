@@ -27,7 +27,12 @@ fn words(program: &Program, step: &Step) -> String {
             (part.first_chunk..part.first_chunk + part.chunks).contains(&opening.first)
         };
         let part = program.parts(leaf).into_iter().find(within).unwrap();
-        let shown = (opening.data.len() * (3 + opening.packing as usize) / 3).div_ceil(256);
+        let len = |chunks: u32| {
+            let chunks = opening.first..opening.first + chunks;
+            chunks.map(|chunk| program.chunk_len(leaf, chunk)).sum()
+        };
+        let shown = (1..=part.chunks).find(|chunks| opening.bytes(len(*chunks)).is_some());
+        let shown = shown.expect("whole chunks");
         let from = opening.first - part.first_chunk;
         let op = program.op(opening.op).unwrap();
         let path = if opening.path.is_empty() { "" } else { "*" };
@@ -35,7 +40,7 @@ fn words(program: &Program, step: &Step) -> String {
             "{op:?}@{}{path}.{:?}[{from}..{}]",
             opening.row,
             part.segment,
-            from as usize + shown
+            from + shown
         )
     });
     let text = |data: &Vec<u8>| String::from_utf8(data.clone()).unwrap();

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use assay_dispute::{Fact, Node, Opening, Packing, Stage, Step, Trace, TraceError};
+use assay_dispute::{Fact, Node, Stage, Step, Trace, TraceError};
 use assay_protocol::TokenId;
 use assay_protocol::trace::{ElementId, LeafId, Op, Part, Program, Segment, TOKEN_OP, Width};
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,8 @@ impl Parted {
             slot: step.slot,
         };
         let ours = Self::own_chunk(trace, id)?;
-        let theirs = step.openings.first().map(plain);
+        let len = program.chunk_len(id.leaf, id.chunk);
+        let theirs = step.openings.first().and_then(|first| first.bytes(len));
         Self::at(program, id, ours.as_deref(), theirs.as_deref())
             .ok_or_else(|| TraceError(format!("it has no element {id:?}")))
     }
@@ -302,28 +303,6 @@ fn part_of(program: &Program, id: ElementId) -> Option<Part> {
     })
 }
 
-/// A chunk's bytes as they are.
-fn plain(opening: &Opening) -> Vec<u8> {
-    let data = &opening.data;
-    if opening.packing == Packing::Plain {
-        return data.clone();
-    }
-    // Two elements in three bytes, the high bits first; an odd last one takes two bytes.
-    let twelve =
-        |high: u8, low: u8| ((i16::from(high as i8) << 4) | i16::from(low >> 4)).to_be_bytes();
-    let pair = |bytes: &[u8]| {
-        let mut out = Vec::new();
-        if let [a, b, rest @ ..] = bytes {
-            out.extend(twelve(*a, *b));
-            if let [c] = rest {
-                out.extend(twelve(b << 4 | c >> 4, c << 4));
-            }
-        }
-        out
-    };
-    data.chunks(3).flat_map(pair).collect()
-}
-
 /// One element of a chunk.
 fn number(width: Width, chunk: &[u8], slot: u32) -> Option<i64> {
     let from = (slot as usize).checked_mul(width.bytes())?;
@@ -395,36 +374,5 @@ mod tests {
         assert_eq!(bar(46, 92), "████████████╳··········· 46 of 92 agree,");
         assert_eq!(bar(91, 92), "███████████████████████╳ 91 of 92 agree,");
         assert_eq!(bar(1, 1), "████████████████████████ 1 of 1 agree,");
-    }
-
-    #[test]
-    fn twelve_bits_become_sixteen_again() {
-        let opening = |data: &[u8]| Opening {
-            op: 0,
-            row: 0,
-            first: 0,
-            packing: Packing::Twelve,
-            data: data.to_vec(),
-            siblings: Vec::new(),
-            path: Vec::new(),
-        };
-        let elements = |data: &[u8]| {
-            let bytes = plain(&opening(data));
-            let pairs = bytes.chunks_exact(2);
-            pairs
-                .map(|pair| i16::from_be_bytes([pair[0], pair[1]]))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(elements(&[0x12, 0x3f, 0xff]), [0x123, -1]);
-        assert_eq!(elements(&[0x80, 0x07, 0xff, 0x00, 0x50]), [-2048, 2047, 5]);
-    }
-
-    #[test]
-    fn elements_are_read_as_they_are_written() {
-        assert_eq!(number(Width::I16, &[0xff, 0xfe, 0, 7], 0), Some(-2));
-        assert_eq!(number(Width::U16, &[0xff, 0xfe, 0, 7], 0), Some(65_534));
-        assert_eq!(number(Width::I16, &[0xff, 0xfe, 0, 7], 1), Some(7));
-        assert_eq!(number(Width::I16, &[0xff, 0xfe, 0, 7], 2), None);
-        assert_eq!(number(Width::I64, &[0, 0, 0, 0, 0, 0, 1, 0], 0), Some(256));
     }
 }

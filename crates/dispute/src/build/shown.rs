@@ -11,12 +11,10 @@ use assay_protocol::{B256, Temperature, TokenId};
 use crate::error::DisputeError;
 use crate::facts::show;
 use crate::game::Node;
+use crate::packing;
 use crate::player::Player;
 use crate::seen::Seen;
 use crate::step::{Opening, Packing, Step};
-
-/// Largest magnitude of a 12-bit number that is packed as such.
-const TWELVE_BITS: Range<i64> = -2048..2048;
 
 pub(super) struct Shown<'s, 'a> {
     player: &'s mut Player<'a>,
@@ -89,7 +87,10 @@ impl<'s, 'a> Shown<'s, 'a> {
         for chunk in chunks.clone() {
             data.extend_from_slice(self.chunk(leaf, chunk)?);
         }
-        let (packing, data) = pack(part.width, data);
+        let (packing, data) = match part.width {
+            Width::I16 => packing::pack(data),
+            _ => (Packing::Plain, data),
+        };
         let opened = |opening: &Opening| (opening.op, opening.row) == (leaf.op, leaf.row);
         let path = match self.step.openings.iter().any(opened) {
             true => Vec::new(),
@@ -262,25 +263,6 @@ impl<'s, 'a> Shown<'s, 'a> {
     }
 }
 
-/// Twelve bits an element where they all fit: a quarter less to send. The high bits come first, and an
-/// odd last element takes two bytes.
-fn pack(width: Width, data: Vec<u8>) -> (Packing, Vec<u8>) {
-    let elements: Vec<i64> = data
-        .chunks_exact(2)
-        .map(|pair| i16::from_be_bytes([pair[0], pair[1]]).into())
-        .collect();
-    if width != Width::I16 || !elements.iter().all(|v| TWELVE_BITS.contains(v)) {
-        return (Packing::Plain, data);
-    }
-    let packed = elements.chunks(2).flat_map(|pair| {
-        let low = |v: i64| (v & 0xfff) as u32;
-        let both = low(pair[0]) << 12 | pair.get(1).map_or(0, |v| low(*v));
-        let [_, bytes @ ..] = both.to_be_bytes();
-        bytes.into_iter().take(pair.len() + 1)
-    });
-    (Packing::Twelve, packed.collect())
-}
-
 /// Element `slot` of a chunk.
 fn read(width: Width, chunk: &[u8], slot: u32) -> Option<i64> {
     let bytes = chunk.chunks_exact(width.bytes()).nth(slot as usize)?;
@@ -295,26 +277,6 @@ fn read(width: Width, chunk: &[u8], slot: u32) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn twelve_bits_are_spelled_out() {
-        let check = |elements: &[i16], packing, expected: &[u8]| {
-            let data = elements.iter().flat_map(|v| v.to_be_bytes()).collect();
-            assert_eq!(pack(Width::I16, data), (packing, expected.to_vec()));
-        };
-        check(&[0x123, -1], Packing::Twelve, &[0x12, 0x3f, 0xff]);
-        check(
-            &[-2048, 2047, 5],
-            Packing::Twelve,
-            &[0x80, 0x07, 0xff, 0x00, 0x50],
-        );
-        check(&[2048, 1], Packing::Plain, &[8, 0, 0, 1]);
-        assert_eq!(
-            pack(Width::U16, vec![0, 1]),
-            (Packing::Plain, vec![0, 1]),
-            "an unsigned element is never packed"
-        );
-    }
 
     #[test]
     fn elements_are_read_as_wide_as_they_are() {

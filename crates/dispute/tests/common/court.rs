@@ -2,9 +2,7 @@
 //! In place of a referee's arithmetic it has the honest trace: a step convicts if its element is false
 //! there and all that the step shows before it is true.
 
-use assay_dispute::{
-    Below, Game, Held, Move, Node, Opening, Outcome, Packing, Phase, Reveal, Side, Step,
-};
+use assay_dispute::{Below, Game, Held, Move, Node, Opening, Outcome, Phase, Reveal, Side, Step};
 use assay_protocol::trace::{CHUNK, LeafId, Program, TOKEN_OP, tree};
 use assay_protocol::{Address, B256, Timestamp, merkle};
 
@@ -332,35 +330,25 @@ fn in_trace(program: &Program, root: B256, leaf: LeafId, hash: B256, path: &[B25
     found == Ok(root)
 }
 
+/// As many whole chunks from the first on as the opening's data are of.
 fn chunks_of(program: &Program, leaf: LeafId, opening: &Opening) -> Option<Vec<Vec<u8>>> {
-    let bytes = match opening.packing {
-        Packing::Plain => opening.data.clone(),
-        Packing::Twelve => unpacked(&opening.data),
+    let mut lens = Vec::new();
+    let bytes = loop {
+        let len = program.chunk_len(leaf, opening.first + lens.len() as u32);
+        assert!(len <= CHUNK);
+        if len == 0 {
+            return None;
+        }
+        lens.push(len);
+        if let Some(bytes) = opening.bytes(lens.iter().sum()) {
+            break bytes;
+        }
     };
     let mut rest = bytes.as_slice();
-    let mut chunks = Vec::new();
-    while !rest.is_empty() {
-        let at = opening.first + chunks.len() as u32;
-        let len = program.chunk_len(leaf, at);
-        assert!(len <= CHUNK);
-        let (chunk, after) = rest.split_at_checked(len).filter(|_| len > 0)?;
-        chunks.push(chunk.to_vec());
+    let chunks = lens.iter().map(|len| {
+        let (chunk, after) = rest.split_at(*len);
         rest = after;
-    }
-    Some(chunks)
-}
-
-/// Two elements in three bytes, an odd last one in two.
-fn unpacked(data: &[u8]) -> Vec<u8> {
-    let short = |v: u16| (((v << 4) as i16) >> 4).to_be_bytes();
-    data.chunks(3)
-        .flat_map(|three| {
-            let (a, b) = (u16::from(three[0]), u16::from(three[1]));
-            let mut out = short(a << 4 | b >> 4).to_vec();
-            if let Some(c) = three.get(2) {
-                out.extend(short((b & 15) << 8 | u16::from(*c)));
-            }
-            out
-        })
-        .collect()
+        chunk.to_vec()
+    });
+    Some(chunks.collect())
 }

@@ -85,7 +85,7 @@ impl TableRef {
 /// A weight row, packed. All numbers are big-endian.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowShown {
-    /// How `data` goes on after A: 0 plain, 1 to 3 codes (docs/dispute.md).
+    /// How `data` goes on after A: 0 plain, 1 to 4 codes (docs/dispute.md).
     pub format: u8,
     pub data: Vec<u8>,
     /// Siblings from the row to the matrix's top; missing ones are zero words.
@@ -111,6 +111,7 @@ impl RowShown {
             1 => (32, 20),
             2 => (32, 34),
             3 => (16, 18),
+            4 => (128, 112),
             _ => return None,
         };
         if !cols.is_multiple_of(columns) || Some(body.len()) != (cols / columns).checked_mul(len) {
@@ -128,6 +129,7 @@ impl RowShown {
                     low.chain(codes.iter().map(|code| weight(code >> 4)))
                         .collect()
                 }
+                4 => sixes(block),
                 _ => block[2..]
                     .iter()
                     .map(|code| d.wrapping_mul((*code as i8).into()))
@@ -143,4 +145,23 @@ impl RowShown {
         let weights = weights.iter().flat_map(|w| w.to_be_bytes());
         Some(scale.to_be_bytes().into_iter().chain(weights).collect())
     }
+}
+
+/// The weights of a block of format 4: eight `D`, one for 16 columns each, and three words of 16 numbers,
+/// of which number i holds column i of groups 2k and 2k + 1 in its upper twelve bits. The lower four
+/// of the three together hold groups 6 and 7 likewise.
+fn sixes(block: &[u8]) -> Vec<i16> {
+    let short = |at: usize| u16::from_be_bytes([block[2 * at], block[2 * at + 1]]);
+    let number = |word: usize, i: usize| short(8 + 16 * word + i);
+    let weight = |group: usize, i: usize| {
+        let pair = match group / 2 {
+            3 => (0..3).fold(0, |pair, word| pair << 4 | number(word, i) & 15),
+            word => number(word, i) >> 4,
+        };
+        let code = pair >> (6 * (1 - group % 2)) & 63;
+        (short(group) as i16).wrapping_mul(code as i16 - 32)
+    };
+    (0..128)
+        .map(|column| weight(column / 16, column % 16))
+        .collect()
 }

@@ -422,8 +422,8 @@ proptest! {
     }
 
     #[test]
-    fn a_row_of_any_bytes_expands_or_is_refused(format in any::<u8>(), data in prop::collection::vec(any::<u8>(), 0..80), cols in any::<usize>()) {
-        for cols in [cols, cols % 65, 32] {
+    fn a_row_of_any_bytes_expands_or_is_refused(format in any::<u8>(), data in prop::collection::vec(any::<u8>(), 0..240), cols in any::<usize>()) {
+        for cols in [cols, cols % 65, 32, 128] {
             let row = RowShown { format: format % 6, data: data.clone(), path: vec![] };
             if let Some((_, weights)) = row.expand(cols) {
                 prop_assert_eq!(weights.len(), cols);
@@ -461,4 +461,13 @@ fn packed_rows_are_spelled_out() {
     let mut bytes = vec![0, 2];
     bytes.extend([0xff; 16]);
     check(3, bytes, 16, &[-2; 16], -2);
+    let mut bytes: Vec<u8> = (1..=8).flat_map(|d| [0, d]).collect();
+    // Codes -32 and 31 in groups 0 and 1; 0 and 1 in 2 and 3; -1 and 2 in 4 and 5; -2 and 3 in 6 and 7.
+    for (pair, nibble) in [(63, 0b0111), (32 << 6 | 33, 0b1010), (31 << 6 | 34, 0b0011)] {
+        bytes.extend([u16::to_be_bytes(pair << 4 | nibble); 16].as_flattened());
+    }
+    let first = [
+        [-32; 16], [62; 16], [0; 16], [4; 16], [-5; 16], [12; 16], [-14; 16],
+    ];
+    check(4, bytes, 128, first.as_flattened(), 24);
 }
