@@ -178,6 +178,7 @@ fn take_event(
         answered.assay.token_ids.extend(assay.token_ids);
         answered.assay.sampler = assay.sampler.or(answered.assay.sampler.take());
         answered.assay.receipt = assay.receipt.or(answered.assay.receipt);
+        answered.assay.final_at = assay.final_at.or(answered.assay.final_at);
         answered.assay.payment = assay.payment.or(answered.assay.payment.take());
     }
     Ok(())

@@ -398,10 +398,13 @@ async fn show(home: &Home, table: &TableArgs, game: &str, json: bool) -> Result<
         ("state", state_words(&dispute)),
         (
             "extension",
-            format!(
-                "{} s left to the provider, {} s to the challenger, beyond {} s a turn",
-                game.purse_provider, game.purse_challenger, deployment.response_s
-            ),
+            match game.turn() {
+                None => "over".to_owned(),
+                Some(_) => format!(
+                    "{} s left to the provider, {} s to the challenger, beyond {} s a turn",
+                    game.purse_provider, game.purse_challenger, deployment.response_s
+                ),
+            },
         ),
         (
             "trace",
@@ -413,7 +416,8 @@ async fn show(home: &Home, table: &TableArgs, game: &str, json: bool) -> Result<
         println!("{name:<11} {value}");
     }
     for reveal in &game.reveals {
-        println!("revealed    {}", assay_play::describe_reveal(reveal));
+        let text = assay_play::describe_reveal(reveal);
+        println!("revealed    {}", text.trim_start_matches("reveals "));
     }
     if let Some(conviction) = dispute.conviction {
         println!(

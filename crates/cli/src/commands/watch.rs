@@ -17,7 +17,7 @@ use crate::tell::Tell;
 use anyhow::{Context, Result};
 use assay_audit::Evidence;
 use assay_chain::{DisputeFilter, Key, Market};
-use assay_dispute::Move;
+use assay_dispute::{Move, Phase};
 use assay_gateway::Entry;
 use assay_model::LoadedModel;
 use assay_play::{Accuser, Case, Concluded, Grounds, NoDispute};
@@ -201,7 +201,11 @@ impl Watch<'_> {
         let case = case(evidence);
         self.convict_twice(&case.receipt).await;
         let ours = self.market.game_id(&receipt, self.key.address());
-        let playing = self.market.dispute(ours).await?.is_some();
+        let ours = self.market.dispute(ours).await?;
+        let playing = ours.is_some_and(|ours| !matches!(ours.game.phase, Phase::Over(_)));
+        if !playing && self.market.conviction(digest).await?.is_some() {
+            return self.skip(&receipt, "it is convicted already");
+        }
         let window_s = self.market.deployment().challenge_window_s;
         let end = receipt.served_at.plus_seconds(window_s);
         if !playing && self.market.chain().now().await? > end {
