@@ -3,7 +3,7 @@
 
 use assay_dispute::Trace;
 use assay_engine::Model;
-use assay_protocol::trace::Segment;
+use assay_protocol::trace::{Element, Op, Program, Segment};
 use assay_protocol::{B256, SamplerParams, Temperature, TokenId};
 use assay_testkit::tiny::Tiny;
 
@@ -36,6 +36,18 @@ pub(crate) fn drawn(max_tokens: u32, top_k: u32, top_p_q16: u32) -> SamplerParam
     }
 }
 
+/// Any place that a challenger may claim to be the better one: one out of sight would prove nothing.
+pub(crate) fn elsewhere(program: &Program, element: Element, seed: u64) -> u64 {
+    let row = element.leaf.row;
+    match program.op(element.leaf.op) {
+        Some(Op::Layer(layer)) if element.segment == Segment::Seen => {
+            let from = program.first_seen(layer, row);
+            u64::from(from) + pick(seed, u64::from(row + 1 - from))
+        }
+        _ => pick(seed, 64),
+    }
+}
+
 /// Judges every `stride`-th element, from another start in each case.
 fn judge_all(court: &mut Court, case: &Case, stride: u64, seed: u64) -> u64 {
     let mut player = case.player();
@@ -49,11 +61,7 @@ fn judge_all(court: &mut Court, case: &Case, stride: u64, seed: u64) -> u64 {
             .program()
             .element(element.leaf, element.segment, element.index)
             .expect("an element of the trace");
-        // Any other place may be claimed to be the better one.
-        let witness = match element.segment {
-            Segment::Seen => Some(pick(at, u64::from(element.leaf.row) + 1)),
-            _ => Some(pick(at, 64)),
-        };
+        let witness = Some(elsewhere(case.program(), element, at));
         let step = player.step(&seen, id, witness).expect("a step");
         let said = court.convicts(case, seen.root(), &step);
         assert_eq!(said, Ok(false), "{element:?} at {at}, witness {witness:?}");

@@ -16,7 +16,7 @@ use crate::court::{Case, Court, own_root, pick};
 use crate::honest::{drawn, greedy, small, text};
 
 /// An honest trace with one element changed; everything else is kept.
-struct Flipped<'a, T> {
+pub(crate) struct Flipped<'a, T> {
     honest: &'a T,
     leaf: LeafId,
     bytes: Vec<u8>,
@@ -25,7 +25,7 @@ struct Flipped<'a, T> {
 
 impl<'a, T: Trace> Flipped<'a, T> {
     /// Changes the element to one of a few other values, chosen by `seed`.
-    fn new(honest: &'a T, element: Element, seed: u64) -> Flipped<'a, T> {
+    pub(crate) fn new(honest: &'a T, element: Element, seed: u64) -> Flipped<'a, T> {
         let program = honest.program();
         let parts = program.parts(element.leaf);
         let before: u64 = parts

@@ -4,7 +4,11 @@
 mod arithmetic;
 mod court;
 mod evm;
+mod game;
 mod geometry;
 mod honest;
 mod liars;
 mod real;
+#[allow(dead_code)]
+#[path = "../chain/support.rs"]
+mod support;

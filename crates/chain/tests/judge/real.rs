@@ -10,10 +10,10 @@ use assay_protocol::trace::{Element, LeafId, Program};
 use assay_protocol::{SamplerParams, TokenId};
 
 use crate::court::{Case, Court, own_root, pick};
-use crate::honest::{drawn, greedy};
+use crate::honest::{drawn, elsewhere, greedy};
 use crate::liars::convict;
 
-fn model(name: &str) -> assay_engine::Model {
+pub(crate) fn model(name: &str) -> assay_engine::Model {
     let folder = std::env::var_os("ASSAY_MODELS_DIR").map(PathBuf::from);
     let folder =
         folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("models"));
@@ -25,7 +25,7 @@ fn model(name: &str) -> assay_engine::Model {
     store.open(name).expect("the model opens").model
 }
 
-fn prompt(len: u32, vocab: u32) -> Vec<TokenId> {
+pub(crate) fn prompt(len: u32, vocab: u32) -> Vec<TokenId> {
     (0..len)
         .map(|i| pick(u64::from(i) ^ 0xabc, u64::from(vocab)) as u32)
         .collect()
@@ -80,7 +80,7 @@ fn judge(name: &str, sampler: &SamplerParams, n_prompt: u32, vectors: u64, each:
         let id = program
             .element(element.leaf, element.segment, element.index)
             .expect("an element of the trace");
-        let witness = Some(pick(at, u64::from(element.leaf.row) + 1));
+        let witness = Some(elsewhere(program, *element, at));
         let step = player.step(&seen, id, witness).expect("a step");
         let said = court.convicts(&case, seen.root(), &step);
         assert_eq!(said, Ok(false), "{element:?}");
