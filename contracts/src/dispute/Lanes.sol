@@ -16,55 +16,50 @@ library Lanes {
     uint256 private constant TOPS = 0x8000800080008000800080008000800080008000800080008000800080008000;
     uint256 private constant ONES = 0x0001000100010001000100010001000100010001000100010001000100010001;
 
-    /// @notice `Σ x_i·w_i` over n elements at two places in memory. Where n is no multiple of 16, the word
-    ///         after x becomes zero.
+    /// @notice `Σ x_i·w_i` over n elements at two places in memory. Where n is no multiple of 32, the 64 bytes
+    ///         after x become zero.
     /// @dev One multiplication makes eight products: with X = Σ x_i·2^(32i) and W = Σ w_(7−i)·2^(32i),
     ///      the coefficient of 2^224 in X·W is Σ x_i·w_i, those above vanish mod 2^256, and those below
     ///      come to less than 2^223 in magnitude, so that adding 2^223 before the shift rounds them
-    ///      away. Two of these are added, of the even and of the odd lanes. Exact where
-    ///      16·max|x|·max|w| < 2^31: weights are 16-bit and x at most 2047, or both at most 4095.
+    ///      away. Four of these are added, of the even and the odd lanes of two words. Exact where
+    ///      32·max|x|·max|w| < 2^31: weights are 16-bit and x at most 2047, or both at most 4095.
     function dot(uint256 x, uint256 w, uint256 n) internal pure returns (int256 sum) {
         assembly ("memory-safe") {
             let lows := 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff
             let tops := 0x0000800000008000000080000000800000008000000080000000800000008000
+            let quarters := 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff
+            let eighths := 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff
             let end := add(x, shl(1, n))
-            // Of a last word that is not full, what lies beyond the vector counts as zeros.
-            if and(n, 15) { mstore(end, 0) }
+            // Of last words that are not full, what lies beyond the vector counts as zeros.
+            if and(n, 31) {
+                mstore(end, 0)
+                mstore(add(end, 32), 0)
+            }
             for {} lt(x, end) {
-                x := add(x, 32)
-                w := add(w, 32)
+                x := add(x, 64)
+                w := add(w, 64)
             } {
+                // b's 32-bit lanes in the other order: halves, quarters, eighths change places.
                 let a := xor(mload(x), TOPS)
                 let b := xor(mload(w), TOPS)
-                // b's 32-bit lanes in the other order: halves, quarters, eighths change places.
                 b := or(shr(128, b), shl(128, b))
-                b := xor(
-                    b,
-                    mul(
-                        and(xor(b, shr(64, b)), 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff),
-                        0x10000000000000001
+                b := xor(b, mul(and(xor(b, shr(64, b)), quarters), 0x10000000000000001))
+                b := xor(b, mul(and(xor(b, shr(32, b)), eighths), 0x100000001))
+                let products :=
+                    add(
+                        mul(sub(and(a, lows), tops), sub(and(b, lows), tops)),
+                        mul(sub(and(shr(16, a), lows), tops), sub(and(shr(16, b), lows), tops))
                     )
-                )
-                b := xor(
-                    b,
-                    mul(
-                        and(xor(b, shr(32, b)), 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff),
-                        0x100000001
-                    )
-                )
-                sum := add(
-                    sum,
-                    sar(
-                        224,
-                        add(
-                            add(
-                                mul(sub(and(a, lows), tops), sub(and(b, lows), tops)),
-                                mul(sub(and(shr(16, a), lows), tops), sub(and(shr(16, b), lows), tops))
-                            ),
-                            0x80000000000000000000000000000000000000000000000000000000
-                        )
-                    )
-                )
+                // The second word likewise.
+                a := xor(mload(add(x, 32)), TOPS)
+                b := xor(mload(add(w, 32)), TOPS)
+                b := or(shr(128, b), shl(128, b))
+                b := xor(b, mul(and(xor(b, shr(64, b)), quarters), 0x10000000000000001))
+                b := xor(b, mul(and(xor(b, shr(32, b)), eighths), 0x100000001))
+                products := add(products, mul(sub(and(a, lows), tops), sub(and(b, lows), tops)))
+                products := add(products, mul(sub(and(shr(16, a), lows), tops), sub(and(shr(16, b), lows), tops)))
+                products := add(products, 0x80000000000000000000000000000000000000000000000000000000)
+                sum := add(sum, sar(224, products))
             }
         }
     }
@@ -108,10 +103,11 @@ library Lanes {
         assembly ("memory-safe") {
             // A wide half's elements: their low bytes in v, their nibbles in eight bytes at `from`.
             function widened(v, from) -> w {
-                let top := and(
-                    mul(shr(192, calldataload(from)), 0x1000000000000000010000000000000000100000000000000001),
-                    0xf000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000
-                )
+                let top :=
+                    and(
+                        mul(shr(192, calldataload(from)), 0x1000000000000000010000000000000000100000000000000001),
+                        0xf000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000
+                    )
                 // 0x1000·0xf = 0xf000: a negative element's sign fills the four bits above it.
                 w := or(or(v, shr(4, top)), mul(shr(3, and(top, TOPS)), 0xf))
             }
@@ -128,20 +124,18 @@ library Lanes {
                 for { let last := add(into, 8192) } and(lt(into, end), lt(into, last)) { into := add(into, 64) } {
                     let both := calldataload(low)
                     low := add(low, 32)
-                    let v := and(shr(8, both), lows)
-                    switch slt(wide, 0)
                     // 0x0080·0x1fe = 0xff00: likewise of the byte above eight bits.
-                    case 0 { v := or(v, mul(and(v, signs), 0x1fe)) }
-                    default {
-                        v := widened(v, high)
+                    let v := and(shr(8, both), lows)
+                    v := or(v, mul(and(v, signs), 0x1fe))
+                    if slt(wide, 0) {
+                        v := widened(and(v, lows), high)
                         high := add(high, 8)
                     }
                     mstore(into, v)
                     v := and(both, lows)
-                    switch slt(shl(1, wide), 0)
-                    case 0 { v := or(v, mul(and(v, signs), 0x1fe)) }
-                    default {
-                        v := widened(v, high)
+                    v := or(v, mul(and(v, signs), 0x1fe))
+                    if slt(shl(1, wide), 0) {
+                        v := widened(and(v, lows), high)
                         high := add(high, 8)
                     }
                     mstore(add(into, 32), v)

@@ -97,8 +97,10 @@ library TraceGeometry {
 
     /// @notice Tokens that the pass runs: the last output token is never run.
     function tokens(Program memory p) internal pure returns (uint256) {
-        uint256 all = p.nPrompt + p.nOutput;
-        return all == 0 ? 0 : all - 1;
+        unchecked {
+            uint256 all = p.nPrompt + p.nOutput;
+            return all == 0 ? 0 : all - 1;
+        }
     }
 
     function ops(Program memory p) internal pure returns (uint256) {
@@ -107,12 +109,14 @@ library TraceGeometry {
 
     /// @notice What an op is, and of which layer. `Sample` is answered whether or not the sampler draws.
     function kindOf(Program memory p, uint256 op) internal pure returns (uint256 kind, uint256 layer) {
-        uint256 layered = 3 * p.model.layers;
-        if (op == 0) return (EMBED, 0);
-        if (op <= layered) return (PROJECT + (op - 1) % 3, (op - 1) / 3);
-        if (op == layered + 1) return (FINAL, p.model.layers);
-        if (op == layered + 2) return (SAMPLE, p.model.layers);
-        revert NoSuchOp(op);
+        unchecked {
+            uint256 layered = 3 * p.model.layers;
+            if (op == 0) return (EMBED, 0);
+            if (op <= layered) return (PROJECT + (op - 1) % 3, (op - 1) / 3);
+            if (op == layered + 1) return (FINAL, p.model.layers);
+            if (op == layered + 2) return (SAMPLE, p.model.layers);
+            revert NoSuchOp(op);
+        }
     }
 
     /// @notice Rows of an op.
@@ -179,11 +183,21 @@ library TraceGeometry {
 
     /// @notice Where a segment lies among a leaf's.
     function placeOf(uint256[] memory spans, uint256 op, uint256 segment) internal pure returns (Place memory) {
-        uint256 n = spans.length;
-        for (uint256 i = 1; i < n; ++i) {
-            if (spans[i] & 255 == segment) return _place(spans, spans[i]);
+        uint256 span;
+        bool found;
+        assembly ("memory-safe") {
+            // The first word is their number, the next the leaf's number of chunks.
+            let ptr := add(spans, 64)
+            for { let end := add(ptr, shl(5, sub(mload(spans), 1))) } lt(ptr, end) { ptr := add(ptr, 32) } {
+                span := mload(ptr)
+                if eq(and(span, 255), segment) {
+                    found := 1
+                    break
+                }
+            }
         }
-        revert NoSuchSegment(op, segment);
+        if (!found) revert NoSuchSegment(op, segment);
+        return _place(spans, span);
     }
 
     /// @notice In which segment a chunk lies.
@@ -194,9 +208,16 @@ library TraceGeometry {
     {
         if (chunk >= spans[0]) revert NoSuchChunk(op, row, chunk);
         // The last segment that begins at or before the chunk; an empty one begins where the next does.
-        uint256 i = spans.length - 1;
-        while (_firstOf(spans[i]) > chunk) --i;
-        return _place(spans, spans[i]);
+        uint256 span;
+        assembly ("memory-safe") {
+            let ptr := add(spans, shl(5, mload(spans)))
+            // The first span begins at 0, where this ends at the latest.
+            for { span := mload(ptr) } gt(and(shr(8, span), 0xffffffffffffffffffffffffffffff), chunk) {} {
+                ptr := sub(ptr, 32)
+                span := mload(ptr)
+            }
+        }
+        return _place(spans, span);
     }
 
     function _place(uint256[] memory spans, uint256 span) private pure returns (Place memory place) {

@@ -13,8 +13,8 @@ library Trees {
 
     /// @notice Levels between a leaf and the top.
     function depthOf(uint256 count) internal pure returns (uint256 depth) {
-        unchecked {
-            while (uint256(1) << depth < count) ++depth;
+        assembly ("memory-safe") {
+            for {} lt(shl(depth, 1), count) {} { depth := add(depth, 1) }
         }
     }
 
