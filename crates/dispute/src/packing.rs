@@ -93,7 +93,7 @@ fn untwelve(data: &[u8], len: usize) -> Option<Vec<u8>> {
         }));
     }
     bytes.truncate(len);
-    (highs.is_empty() && len % 2 == 0).then_some(bytes)
+    (highs.is_empty() && len.is_multiple_of(2)).then_some(bytes)
 }
 
 #[cfg(test)]
