@@ -101,16 +101,6 @@ library Lanes {
     function unpack12(bytes calldata data, uint256 n, uint256 into) internal pure {
         uint256 used;
         assembly ("memory-safe") {
-            // A wide half's elements: their low bytes in v, their nibbles in eight bytes at `from`.
-            function widened(v, from) -> w {
-                let top :=
-                    and(
-                        mul(shr(192, calldataload(from)), 0x1000000000000000010000000000000000100000000000000001),
-                        0xf000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000
-                    )
-                // 0x1000·0xf = 0xf000: a negative element's sign fills the four bits above it.
-                w := or(or(v, shr(4, top)), mul(shr(3, and(top, TOPS)), 0xf))
-            }
             let lows := 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff
             let signs := 0x0080008000800080008000800080008000800080008000800080008000800080
             let blocks := shr(5, add(n, 31))
@@ -124,18 +114,36 @@ library Lanes {
                 for { let last := add(into, 8192) } and(lt(into, end), lt(into, last)) { into := add(into, 64) } {
                     let both := calldataload(low)
                     low := add(low, 32)
-                    // 0x0080·0x1fe = 0xff00: likewise of the byte above eight bits.
+                    // 0x0080·0x1fe = 0xff00: a negative element's sign fills the byte above it.
                     let v := and(shr(8, both), lows)
                     v := or(v, mul(and(v, signs), 0x1fe))
                     if slt(wide, 0) {
-                        v := widened(and(v, lows), high)
+                        let top :=
+                            and(
+                                mul(
+                                    shr(192, calldataload(high)),
+                                    0x1000000000000000010000000000000000100000000000000001
+                                ),
+                                0xf000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000
+                            )
+                        // 0x1000·0xf = 0xf000: likewise of the four bits above twelve.
+                        v := or(or(and(v, lows), shr(4, top)), mul(shr(3, and(top, TOPS)), 0xf))
                         high := add(high, 8)
                     }
                     mstore(into, v)
                     v := and(both, lows)
                     v := or(v, mul(and(v, signs), 0x1fe))
                     if slt(shl(1, wide), 0) {
-                        v := widened(and(v, lows), high)
+                        let top :=
+                            and(
+                                mul(
+                                    shr(192, calldataload(high)),
+                                    0x1000000000000000010000000000000000100000000000000001
+                                ),
+                                0xf000f000f000f000f000f000f000f000f000f000f000f000f000f000f000f000
+                            )
+                        // 0x1000·0xf = 0xf000: likewise of the four bits above twelve.
+                        v := or(or(and(v, lows), shr(4, top)), mul(shr(3, and(top, TOPS)), 0xf))
                         high := add(high, 8)
                     }
                     mstore(add(into, 32), v)
