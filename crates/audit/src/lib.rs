@@ -16,4 +16,4 @@ pub use evidence::{CheckedPair, Evidence, Format, SignatureFault};
 pub use fault::{ActualStop, Fault, Place};
 pub use policy::{AuditPolicy, PartsPerMillion};
 pub use reexecute::{CannotAudit, Verdict, reexecute};
-pub use trace::{ModelTrace, first_difference};
+pub use trace::ModelTrace;

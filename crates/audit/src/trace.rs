@@ -1,5 +1,5 @@
 //! A statement's trace as the dispute wants it: run by the engine, with what was asked for kept at hand.
-//! And where two traces part. Decides nothing about a dispute.
+//! Decides nothing about a dispute.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,9 +9,7 @@ use assay_dispute::{Trace, TraceError};
 use assay_engine::trace::{self, Traced};
 use assay_engine::{Model, replay};
 use assay_protocol::manifest::Manifest;
-use assay_protocol::trace::{
-    ElementId, EntryShown, LeafId, MatrixRef, Program, RowShown, TableRef,
-};
+use assay_protocol::trace::{EntryShown, LeafId, MatrixRef, Program, RowShown, TableRef};
 use assay_protocol::{B256, SamplerParams, TokenId};
 
 /// Bytes of vectors kept at hand; with more, all are forgotten and run again when asked for.
@@ -136,41 +134,4 @@ impl Trace for ModelTrace {
 
 fn told(error: impl fmt::Display) -> TraceError {
     TraceError(error.to_string())
-}
-
-/// The first element of another's trace of the same statement that is not one's own; `None` where the two
-/// are the same. All that it is made of is the same in both: it convicts whose it is.
-pub fn first_difference(
-    own: &dyn Trace,
-    other: &dyn Trace,
-) -> Result<Option<ElementId>, TraceError> {
-    let program = own.program();
-    if other.program() != program {
-        return Err(TraceError("the traces are of different shapes".into()));
-    }
-    let differs = |op: u32| {
-        let (own, other) = (own.leaves(op), other.leaves(op));
-        own.iter().zip(other).position(|(a, b)| a != b)
-    };
-    let Some((op, row)) = (0..program.ops()).find_map(|op| Some((op, differs(op)?))) else {
-        return Ok(None);
-    };
-    let leaf = LeafId {
-        op,
-        row: row as u32,
-    };
-    let bytes = |trace: &dyn Trace| trace.vectors(&[leaf]).map(|vectors| vectors.concat());
-    let (own, other) = (bytes(own)?, bytes(other)?);
-    // The hashes differ, so the bytes do, unless a vector is not what was hashed.
-    let other_than_hashed = || TraceError(format!("{leaf:?} is not the vector that was hashed"));
-    let byte = own.iter().zip(&other).position(|(a, b)| a != b);
-    let mut rest = byte.ok_or_else(other_than_hashed)? as u64;
-    for part in program.parts(leaf) {
-        if rest < part.bytes() {
-            let index = rest / part.width.bytes() as u64;
-            return Ok(program.element(leaf, part.segment, index));
-        }
-        rest -= part.bytes();
-    }
-    Err(other_than_hashed())
 }

@@ -1,14 +1,14 @@
 //! A model's trace as the dispute takes it: consistent with itself, the same on every thread count, and
 //! parting from a cheaper model's exactly where that one leaves something out.
 
-use assay_audit::{ModelTrace, first_difference};
+use assay_audit::ModelTrace;
 use assay_dispute::{Below, Node, Player, Reveal, Seen, Trace, TraceError};
 use assay_engine::Model;
 use assay_protocol::manifest::Manifest;
 use assay_protocol::merkle::Opening;
 use assay_protocol::trace::{
-    EntryShown, LeafId, MatrixRef, Op, Program, RowShown, Segment, TableRef, chunk_hashes,
-    leaf_hash,
+    ElementId, EntryShown, LeafId, MatrixRef, Op, Program, RowShown, Segment, TableRef,
+    chunk_hashes, leaf_hash,
 };
 use assay_protocol::{B256, SamplerParams, Temperature, TokenId, merkle};
 use assay_testkit::tiny::Tiny;
@@ -27,6 +27,40 @@ fn sampler(drawn: bool) -> SamplerParams {
 fn trace(model: &Model, threads: usize, drawn: bool) -> ModelTrace {
     let prompt: Vec<TokenId> = (0..140).map(|i| i * 7 % 256).collect();
     ModelTrace::new(model, threads, prompt, vec![5, 6, 7], sampler(drawn)).unwrap()
+}
+
+/// The first element of another's trace that is not one's own, by comparing whole vectors: what a player
+/// must find by walking the trees. `None` where the two are the same.
+fn first_difference(own: &dyn Trace, other: &dyn Trace) -> Result<Option<ElementId>, TraceError> {
+    let program = own.program();
+    if other.program() != program {
+        return Err(TraceError("the traces are of different shapes".into()));
+    }
+    let differs = |op: u32| {
+        let (own, other) = (own.leaves(op), other.leaves(op));
+        own.iter().zip(other).position(|(a, b)| a != b)
+    };
+    let Some((op, row)) = (0..program.ops()).find_map(|op| Some((op, differs(op)?))) else {
+        return Ok(None);
+    };
+    let leaf = LeafId {
+        op,
+        row: row as u32,
+    };
+    let bytes = |trace: &dyn Trace| trace.vectors(&[leaf]).map(|vectors| vectors.concat());
+    let (own, other) = (bytes(own)?, bytes(other)?);
+    // The hashes differ, so the bytes do, unless a vector is not what was hashed.
+    let other_than_hashed = || TraceError(format!("{leaf:?} is not the vector that was hashed"));
+    let byte = own.iter().zip(&other).position(|(a, b)| a != b);
+    let mut rest = byte.ok_or_else(other_than_hashed)? as u64;
+    for part in program.parts(leaf) {
+        if rest < part.bytes() {
+            let index = rest / part.width.bytes() as u64;
+            return Ok(program.element(leaf, part.segment, index));
+        }
+        rest -= part.bytes();
+    }
+    Err(other_than_hashed())
 }
 
 #[test]

@@ -25,6 +25,15 @@ pub enum Stage {
     Bytes = 3,
 }
 
+impl Stage {
+    /// The stage of this number, as the contract and the providers' addresses name it.
+    pub fn numbered(number: u8) -> Option<Stage> {
+        [Stage::Ops, Stage::Rows, Stage::Chunks, Stage::Bytes]
+            .into_iter()
+            .find(|stage| *stage as u8 == number)
+    }
+}
+
 /// A node of the trace. What is a leaf of one tree is named as the top of the next, with which it
 /// shares its hash: `new` and `child` see to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -46,11 +46,7 @@ pub(crate) fn parting(own: &mut Player, seen: &Seen) -> Result<Parting, DisputeE
     };
     let ours = own.chunk(leaf, chunk)?;
     let at = ours.iter().zip(theirs).position(|(a, b)| a != b);
-    let part = program.parts(leaf).into_iter().find(|part| {
-        let end = part.first_chunk + part.chunks;
-        (part.first_chunk..end).contains(&chunk)
-    });
-    match at.zip(part) {
+    match at.zip(program.part_at(leaf, chunk)) {
         Some((byte, part)) => Ok(Parting::At(ElementId {
             leaf,
             chunk,

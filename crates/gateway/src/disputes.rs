@@ -172,12 +172,7 @@ async fn take(gateway: &Gateway, id: B256, provider: Address) -> Result<Conclude
     let model_id = evidence.receipt.body.statement.model_id;
     let model = gateway.model_by_id(&model_id);
     let model = &model.ok_or(Trouble::NoModel(model_id))?.model;
-    let case = Case {
-        receipt: evidence.receipt,
-        prompt: evidence.prompt,
-        sampler: evidence.sampler,
-        output: evidence.output,
-    };
+    let case = Case::from(evidence);
     let policy = gateway.config().disputes;
     let accuser = Accuser {
         market: gateway.market().clone(),

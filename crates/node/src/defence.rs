@@ -10,7 +10,6 @@ use assay_dispute::{Below, Node, Outcome, Phase, Side};
 use assay_play::{Brain, Case, NoCase, PlayError, Played, Seat};
 use assay_protocol::{B256, MicroUsd, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -18,8 +17,6 @@ use crate::clock::now;
 use crate::config::DefenceConfig;
 use crate::keep::KeepError;
 
-/// Traces made at once: each runs the model.
-const MAKING_MAX: usize = 2;
 /// Games that are remembered for who asks, open ones apart.
 const REMEMBERED_MAX: usize = 64;
 /// Nodes of a trace that one game gives off the chain; a way down takes about ten.
@@ -159,7 +156,6 @@ pub(crate) async fn run(app: Arc<App>, config: DefenceConfig, stop: Cancellation
         return;
     }
     publish(&app).await;
-    let making = Arc::new(Semaphore::new(MAKING_MAX));
     let mut playing = BTreeSet::new();
     let mut pruned: Option<tokio::time::Instant> = None;
     loop {
@@ -175,13 +171,7 @@ pub(crate) async fn run(app: Arc<App>, config: DefenceConfig, stop: Cancellation
                 playing.retain(|game| there.contains(game));
                 for dispute in &open {
                     if playing.insert(dispute.game.id) {
-                        let task = defend(
-                            Arc::clone(&app),
-                            config,
-                            dispute.clone(),
-                            Arc::clone(&making),
-                            stop.clone(),
-                        );
+                        let task = defend(Arc::clone(&app), config, dispute.clone(), stop.clone());
                         let stopped = stop.clone().cancelled_owned();
                         // Whatever it waits for: a node that stops lets go of its books.
                         tokio::spawn(async move {
@@ -207,13 +197,7 @@ pub(crate) async fn run(app: Arc<App>, config: DefenceConfig, stop: Cancellation
 }
 
 /// Plays one game to its end.
-async fn defend(
-    app: Arc<App>,
-    config: DefenceConfig,
-    dispute: Dispute,
-    making: Arc<Semaphore>,
-    stop: CancellationToken,
-) {
+async fn defend(app: Arc<App>, config: DefenceConfig, dispute: Dispute, stop: CancellationToken) {
     let (game, digest) = (dispute.game.id, dispute.game.receipt);
     app.games
         .begin(game, digest, dispute.receipt.body.request_id);
@@ -231,7 +215,7 @@ async fn defend(
     let outcome = loop {
         app.games
             .amend(&game, |defended| defended.state = DefenceState::Playing);
-        match play(&app, &config, &dispute, &making, &stop).await {
+        match play(&app, &config, &dispute, &stop).await {
             Ok(outcome) => break outcome,
             Err(Stuck::Play(PlayError::Stopped)) => return,
             Err(stuck) => {
@@ -276,10 +260,9 @@ async fn play(
     app: &App,
     config: &DefenceConfig,
     dispute: &Dispute,
-    making: &Semaphore,
     stop: &CancellationToken,
 ) -> Result<Outcome, Stuck> {
-    let brain = brain(app, config, dispute, making).await?;
+    let brain = brain(app, config, dispute).await?;
     let seat = Seat {
         market: app.till.market.clone(),
         key: app.key.clone(),
@@ -298,19 +281,13 @@ async fn play(
 }
 
 /// The trace of what was computed for this receipt, made once.
-async fn brain(
-    app: &App,
-    config: &DefenceConfig,
-    dispute: &Dispute,
-    making: &Semaphore,
-) -> Result<Brain, Stuck> {
+async fn brain(app: &App, config: &DefenceConfig, dispute: &Dispute) -> Result<Brain, Stuck> {
     let digest = dispute.game.receipt;
-    // Making one at a time under this lock is what keeps two games from making the same trace twice.
+    // Made one at a time, as each runs the model; under this lock, so that two games do not make the same trace twice.
     let mut brains = app.games.brains.lock().await;
     if let Some(brain) = brains.get(&digest) {
         return Ok(brain.clone());
     }
-    let _making = making.acquire().await.map_err(|_| Stuck::Dropped)?;
     let id = dispute.receipt.body.request_id;
     let keep = Arc::clone(&app.keep);
     let kept = tokio::task::spawn_blocking(move || keep.find(&id)).await;

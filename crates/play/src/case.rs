@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use assay_audit::ModelTrace;
+use assay_audit::{Evidence, ModelTrace};
 use assay_dispute::{Fact, Trace, TraceError, facts};
 use assay_engine::{Model, replay};
 use assay_protocol::{ModelId, Receipt, SamplerParams, Signed, Statement, TokenId};
@@ -47,6 +47,17 @@ pub enum NoCase {
     Replay(String),
     #[error(transparent)]
     Trace(#[from] TraceError),
+}
+
+impl From<Evidence> for Case {
+    fn from(evidence: Evidence) -> Self {
+        Self {
+            receipt: evidence.receipt,
+            prompt: evidence.prompt,
+            sampler: evidence.sampler,
+            output: evidence.output,
+        }
+    }
 }
 
 impl Case {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use assay_dispute::{Fact, Node, Stage, Step, Trace, TraceError};
 use assay_protocol::TokenId;
-use assay_protocol::trace::{ElementId, LeafId, Op, Part, Program, Segment, TOKEN_OP, Width};
+use assay_protocol::trace::{ElementId, LeafId, Op, Program, Segment, TOKEN_OP};
 use serde::{Deserialize, Serialize};
 
 use crate::words::fact_words;
@@ -148,10 +148,9 @@ impl Parted {
         theirs: Option<&[u8]>,
     ) -> Option<Self> {
         let op = program.op(id.leaf.op)?;
-        let part = part_of(program, id)?;
+        let part = program.part_at(id.leaf, id.chunk)?;
         let element = program.locate(id)?;
-        let read =
-            |chunk: Option<&[u8]>| chunk.and_then(|chunk| number(part.width, chunk, id.slot));
+        let read = |chunk: Option<&[u8]>| chunk.and_then(|chunk| part.width.read(chunk, id.slot));
         Some(Self::Element {
             op: progress(id.leaf.op, program.ops()),
             name: op_name(op),
@@ -293,27 +292,6 @@ fn bar(progress: &Progress) -> String {
     let rest = "·".repeat((WIDTH - before - parts) as usize);
     let mark = if parts == 1 { "╳" } else { "" };
     format!("{filled}{mark}{rest} {at} of {of} agree,")
-}
-
-fn part_of(program: &Program, id: ElementId) -> Option<Part> {
-    program.parts(id.leaf).into_iter().find(|part| {
-        id.chunk
-            .checked_sub(part.first_chunk)
-            .is_some_and(|within| within < part.chunks)
-    })
-}
-
-/// One element of a chunk.
-fn number(width: Width, chunk: &[u8], slot: u32) -> Option<i64> {
-    let from = (slot as usize).checked_mul(width.bytes())?;
-    let bytes = chunk.get(from..from.checked_add(width.bytes())?)?;
-    Some(match width {
-        Width::I16 => i16::from_be_bytes(bytes.try_into().ok()?).into(),
-        Width::U16 => u16::from_be_bytes(bytes.try_into().ok()?).into(),
-        Width::I32 => i32::from_be_bytes(bytes.try_into().ok()?).into(),
-        Width::U32 => u32::from_be_bytes(bytes.try_into().ok()?).into(),
-        Width::I64 => i64::from_be_bytes(bytes.try_into().ok()?),
-    })
 }
 
 fn op_name(op: Op) -> String {

@@ -84,15 +84,8 @@ pub fn path(node: &Node) -> String {
 
 /// The node that is asked for; nothing where the numbers name no stage.
 pub fn node((stage, op, row, height, index): (u8, u32, u32, u32, u64)) -> Option<Node> {
-    let stage = match stage {
-        0 => Stage::Ops,
-        1 => Stage::Rows,
-        2 => Stage::Chunks,
-        3 => Stage::Bytes,
-        _ => return None,
-    };
     Some(Node {
-        stage,
+        stage: Stage::numbered(stage)?,
         op,
         row,
         height,

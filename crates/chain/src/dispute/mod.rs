@@ -81,10 +81,9 @@ fn token(token: &TokenShown) -> abi::TokenOpening {
     }
 }
 
-fn to_abi(receipt: &Receipt) -> AbiReceipt {
-    let statement = &receipt.statement;
-    AbiReceipt {
-        statement: AbiStatement {
+impl From<&Statement> for AbiStatement {
+    fn from(statement: &Statement) -> Self {
+        AbiStatement {
             modelId: statement.model_id,
             promptRoot: statement.prompt_root,
             nPrompt: statement.n_prompt.0,
@@ -92,7 +91,13 @@ fn to_abi(receipt: &Receipt) -> AbiReceipt {
             outputRoot: statement.output_root,
             nOutput: statement.n_output.0,
             stopReason: statement.stop_reason as u8,
-        },
+        }
+    }
+}
+
+fn to_abi(receipt: &Receipt) -> AbiReceipt {
+    AbiReceipt {
+        statement: (&receipt.statement).into(),
         provider: receipt.provider,
         payer: receipt.payer,
         channelId: receipt.channel_id,
@@ -152,15 +157,8 @@ fn from_abi(receipt: &AbiReceipt) -> Option<Receipt> {
 fn node(word: U256) -> Option<Node> {
     let bits = |from: usize, mask: u64| (word >> from).as_limbs()[0] & mask;
     let word32 = |from: usize| bits(from, u32::MAX.into()) as u32;
-    let stage = match bits(104, 0xff) {
-        0 => Stage::Ops,
-        1 => Stage::Rows,
-        2 => Stage::Chunks,
-        3 => Stage::Bytes,
-        _ => return None,
-    };
     Some(Node {
-        stage,
+        stage: Stage::numbered(bits(104, 0xff) as u8)?,
         op: word32(64),
         row: word32(32),
         height: bits(96, 0xff) as u32,

@@ -8,13 +8,13 @@ use alloy::network::TransactionBuilder;
 use alloy::providers::Provider;
 use alloy::rpc::types::TransactionRequest;
 use alloy_sol_types::SolCall;
-use assay_chain::abi::{IDisputeGame, IReferee};
+use assay_chain::abi::IReferee;
 use assay_chain::{Claim, encode_fact};
 use assay_dispute::{Below, Fact, FactKind, Move, Stage};
 use assay_protocol::channel::Voucher;
 use assay_protocol::manifest::{Architecture, Dims};
 use assay_protocol::trace::Op;
-use assay_protocol::{Address, B256, MicroUsd, SamplerParams, Statement, StopReason, Temperature};
+use assay_protocol::{Address, B256, MicroUsd, SamplerParams, StopReason, Temperature};
 
 impl Scene {
     async fn claim_of(&self, salt: u8, total: u64) -> Claim {
@@ -247,7 +247,7 @@ async fn game_gas(architecture: Architecture, dims: Dims, op: Op, slow: bool) ->
         .await
         .unwrap();
     let check = IReferee::factConvictsCall {
-        statement: statement(&doubt.receipt.body.statement),
+        statement: (&doubt.receipt.body.statement).into(),
         fact: encode_fact(&fact).into(),
     };
     let check = TransactionRequest::default()
@@ -313,17 +313,5 @@ async fn whole_games_stay_within_their_gas() {
             gas <= budget,
             "{name}: {gas} gas is above its budget of {budget}"
         );
-    }
-}
-
-fn statement(statement: &Statement) -> IDisputeGame::Statement {
-    IDisputeGame::Statement {
-        modelId: statement.model_id,
-        promptRoot: statement.prompt_root,
-        nPrompt: statement.n_prompt.0,
-        samplerHash: statement.sampler_hash,
-        outputRoot: statement.output_root,
-        nOutput: statement.n_output.0,
-        stopReason: statement.stop_reason as u8,
     }
 }

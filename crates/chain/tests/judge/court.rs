@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use alloy_sol_types::{SolCall, SolValue, sol};
+use alloy_sol_types::{SolCall, SolValue};
 use assay_audit::ModelTrace;
-use assay_chain::abi::IModels;
+use assay_chain::abi::{IModels, IReferee};
 use assay_chain::{artifacts, encode_step};
 use assay_dispute::{Player, Seen, Step, Trace, TraceError};
 use assay_engine::{BatchLimits, Batcher, EventKind, GenerationRequest, Model};
@@ -17,21 +17,6 @@ use assay_protocol::trace::{
 use assay_protocol::{Address, B256, SamplerParams, Statement, StopReason, TokenId, keccak256};
 
 use crate::evm::{Evm, Refused};
-
-sol! {
-    struct AbiStatement {
-        bytes32 modelId;
-        bytes32 promptRoot;
-        uint32 nPrompt;
-        bytes32 samplerHash;
-        bytes32 outputRoot;
-        uint32 nOutput;
-        uint8 stopReason;
-    }
-    interface IReferee {
-        function convicts(AbiStatement calldata statement, bytes32 traceRoot, bytes calldata step) external view returns (bool);
-    }
-}
 
 /// What a step cost.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,17 +85,8 @@ impl Court {
         root: B256,
         step: &Step,
     ) -> Result<bool, Refused> {
-        let s = &case.statement;
         let call = IReferee::convictsCall {
-            statement: AbiStatement {
-                modelId: s.model_id,
-                promptRoot: s.prompt_root,
-                nPrompt: s.n_prompt.0,
-                samplerHash: s.sampler_hash,
-                outputRoot: s.output_root,
-                nOutput: s.n_output.0,
-                stopReason: s.stop_reason as u8,
-            },
+            statement: (&case.statement).into(),
             traceRoot: root,
             step: encode_step(step).into(),
         };

@@ -192,15 +192,6 @@ pub(crate) async fn disputed(home: &Home, network: &NetworkArgs) -> Result<Marke
     Ok(market)
 }
 
-pub(crate) fn case(evidence: Evidence) -> Case {
-    Case {
-        receipt: evidence.receipt,
-        prompt: evidence.prompt,
-        sampler: evidence.sampler,
-        output: evidence.output,
-    }
-}
-
 /// The model that a case is about, with a word on how to get it.
 fn model(home: &Home, case: &Case) -> Result<LoadedModel> {
     let id = case.receipt.body.statement.model_id;
@@ -333,7 +324,7 @@ impl TableArgs {
             Some(file) => file.display().to_string(),
             None => dispute.receipt.body.request_id.to_string(),
         };
-        let case = case(receipt::load(home, &self.url, &named).await?);
+        let case = Case::from(receipt::load(home, &self.url, &named).await?);
         if case.receipt.body != dispute.receipt.body {
             return Err(refusal(
                 "this is the evidence of another receipt than the dispute's",
@@ -467,7 +458,7 @@ async fn open(
             "name its chain with --rpc-url and --deployment",
         ));
     }
-    let case = case(evidence);
+    let case = Case::from(evidence);
     let model = model(home, &case)?;
     let key = purse.key(home)?;
     purse.fill(market, &key).await?;

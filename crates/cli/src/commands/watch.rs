@@ -4,7 +4,7 @@
 //! It needs the weights, a bond, and nobody's leave.
 
 use crate::ask::Gateway;
-use crate::commands::dispute::{self, PurseArgs, case};
+use crate::commands::dispute::{self, PurseArgs};
 use crate::home::Home;
 use crate::interrupt;
 use crate::judge;
@@ -198,7 +198,7 @@ impl Watch<'_> {
         if evidence.domain != self.market.domain() || evidence.check_signatures().is_err() {
             return self.skip(&receipt, "it was not signed for this market");
         }
-        let case = case(evidence);
+        let case = Case::from(evidence);
         self.convict_twice(&case.receipt).await;
         let ours = self.market.game_id(&receipt, self.key.address());
         let ours = self.market.dispute(ours).await?;

@@ -181,7 +181,8 @@ impl<'s, 'a> Shown<'s, 'a> {
     ) -> Result<i64, DisputeError> {
         let part = self.part(leaf, segment)?;
         let (chunk, slot) = part.place(index).ok_or_else(|| self.missing())?;
-        read(part.width, self.chunk(leaf, chunk)?, slot).ok_or_else(|| self.missing())
+        let value = part.width.read(self.chunk(leaf, chunk)?, slot);
+        value.ok_or_else(|| self.missing())
     }
 
     /// An element as one's own trace has it.
@@ -193,7 +194,8 @@ impl<'s, 'a> Shown<'s, 'a> {
     ) -> Result<i64, DisputeError> {
         let part = self.part(leaf, segment)?;
         let (chunk, slot) = part.place(index).ok_or_else(|| self.missing())?;
-        read(part.width, self.player.chunk(leaf, chunk)?, slot).ok_or_else(|| self.missing())
+        let value = part.width.read(self.player.chunk(leaf, chunk)?, slot);
+        value.ok_or_else(|| self.missing())
     }
 
     /// A chunk of the other side's: as it showed it, else one's own.
@@ -260,33 +262,5 @@ impl<'s, 'a> Shown<'s, 'a> {
             (start, end, size) = (start / 2, end.div_ceil(2), size.div_ceil(2));
         }
         Ok(siblings)
-    }
-}
-
-/// Element `slot` of a chunk.
-fn read(width: Width, chunk: &[u8], slot: u32) -> Option<i64> {
-    let bytes = chunk.chunks_exact(width.bytes()).nth(slot as usize)?;
-    let unsigned = bytes.iter().fold(0, |v, byte| v << 8 | u64::from(*byte));
-    Some(match width {
-        Width::I16 => (unsigned as u16 as i16).into(),
-        Width::I32 => (unsigned as u32 as i32).into(),
-        Width::U16 | Width::U32 | Width::I64 => unsigned as i64,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn elements_are_read_as_wide_as_they_are() {
-        let bytes = [0xff, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe];
-        let check = |width, slot, expected| assert_eq!(read(width, &bytes, slot), expected);
-        check(Width::I16, 0, Some(-2));
-        check(Width::U16, 0, Some(65_534));
-        check(Width::I32, 1, Some(-2));
-        check(Width::U32, 1, Some(0xffff_fffe));
-        check(Width::I64, 0, Some(i64::from_be_bytes(bytes)));
-        check(Width::I64, 1, None);
     }
 }

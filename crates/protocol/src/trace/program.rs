@@ -95,6 +95,17 @@ impl Width {
     pub fn per_chunk(self) -> u32 {
         (CHUNK / self.bytes()) as u32
     }
+
+    /// Element `slot` of a chunk; `None` where the chunk does not reach that far.
+    pub fn read(self, chunk: &[u8], slot: u32) -> Option<i64> {
+        let bytes = chunk.chunks_exact(self.bytes()).nth(slot as usize)?;
+        let unsigned = bytes.iter().fold(0, |v, byte| v << 8 | u64::from(*byte));
+        Some(match self {
+            Width::I16 => (unsigned as u16 as i16).into(),
+            Width::I32 => (unsigned as u32 as i32).into(),
+            Width::U16 | Width::U32 | Width::I64 => unsigned as i64,
+        })
+    }
 }
 
 impl Segment {
@@ -382,6 +393,14 @@ impl Program {
             .find(|part| part.segment == segment)
     }
 
+    /// The segment that a chunk of a vector is of.
+    pub fn part_at(&self, leaf: LeafId, chunk: u32) -> Option<Part> {
+        self.parts(leaf).into_iter().find(|part| {
+            let within = chunk.checked_sub(part.first_chunk);
+            within.is_some_and(|within| within < part.chunks)
+        })
+    }
+
     /// Chunks of a vector; 0 where there is no such vector.
     pub fn chunks(&self, leaf: LeafId) -> u32 {
         self.parts(leaf)
@@ -424,18 +443,13 @@ impl Program {
 
     /// What the referee's name stands for.
     pub fn locate(&self, id: ElementId) -> Option<Element> {
-        self.parts(id.leaf).into_iter().find_map(|part| {
-            let within = id.chunk.checked_sub(part.first_chunk)?;
-            let per_chunk = part.width.per_chunk();
-            if within >= part.chunks || id.slot >= per_chunk {
-                return None;
-            }
-            let index = u64::from(within) * u64::from(per_chunk) + u64::from(id.slot);
-            (index < part.len).then_some(Element {
-                leaf: id.leaf,
-                segment: part.segment,
-                index,
-            })
+        let part = self.part_at(id.leaf, id.chunk)?;
+        let (within, per_chunk) = (id.chunk - part.first_chunk, part.width.per_chunk());
+        let index = u64::from(within) * u64::from(per_chunk) + u64::from(id.slot);
+        (id.slot < per_chunk && index < part.len).then_some(Element {
+            leaf: id.leaf,
+            segment: part.segment,
+            index,
         })
     }
 

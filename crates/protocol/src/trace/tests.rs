@@ -471,3 +471,15 @@ fn packed_rows_are_spelled_out() {
     ];
     check(4, bytes, 128, first.as_flattened(), 24);
 }
+
+#[test]
+fn elements_are_read_as_wide_as_they_are() {
+    let bytes = [0xff, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe];
+    let check = |width: Width, slot, expected| assert_eq!(width.read(&bytes, slot), expected);
+    check(Width::I16, 0, Some(-2));
+    check(Width::U16, 0, Some(65_534));
+    check(Width::I32, 1, Some(-2));
+    check(Width::U32, 1, Some(0xffff_fffe));
+    check(Width::I64, 0, Some(i64::from_be_bytes(bytes)));
+    check(Width::I64, 1, None);
+}
