@@ -11,6 +11,7 @@ import {PayoutVault} from "../PayoutVault.sol";
 import {Registry} from "../Registry.sol";
 import {IReferee, Statement} from "./IReferee.sol";
 import {Nodes} from "./Nodes.sol";
+import {Trees} from "./Trees.sol";
 
 /// @notice What a provider signs with every answer: `protocol::Receipt`, word by word.
 struct Receipt {
@@ -248,7 +249,7 @@ contract DisputeGame is ReentrancyGuardTransient {
             revert NotTheProvider(provider, msg.sender);
         }
         uint32 count = _opCount(receipt, state.flags);
-        uint256 height = Nodes.heightOf(count);
+        uint256 height = Trees.depthOf(count);
         bytes32 got = Nodes.fold(children, count, height, 0);
         if (got != root) revert WrongHash(root, got);
         bytes32 posted = roots[digest];
@@ -272,7 +273,7 @@ contract DisputeGame is ReentrancyGuardTransient {
         if (state.count == 0) {
             // The root was posted in another game.
             state.count = _opCount(receipt, state.flags);
-            state.height = uint8(Nodes.heightOf(state.count));
+            state.height = uint8(Trees.depthOf(state.count));
         }
         bytes32 hash = state.asked ? _hashes[game] : roots[digest];
         state.asked = true;
@@ -494,7 +495,7 @@ contract DisputeGame is ReentrancyGuardTransient {
         }
         state.stage += 1;
         state.index = 0;
-        state.height = uint8(Nodes.heightOf(state.count));
+        state.height = uint8(Trees.depthOf(state.count));
     }
 
     function _node(Game memory state) private pure returns (uint256) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
+import {Trees} from "./Trees.sol";
+
 /// @title Nodes inside the trees of `Merkle`, by height and index: which exist, and what they hash to.
 /// @notice A node at height `h` and index `i` of a tree of `count` leaves stands over the leaves from
 ///         `i·2^h` on, and exists if there is one. The tree's top stands for its root, which binds the
@@ -10,13 +12,6 @@ pragma solidity ^0.8.28;
 library Nodes {
     /// @notice Levels that one reveal goes down at most.
     uint256 internal constant LEVELS_MOST = 5;
-
-    /// @notice Levels between a tree's leaves and its top.
-    function heightOf(uint32 count) internal pure returns (uint256 height) {
-        unchecked {
-            while (uint256(1) << height < count) ++height;
-        }
-    }
 
     /// @notice Levels that a reveal goes down from this height, of 32 at most: as few reveals as
     ///         `LEVELS_MOST` allows, and these as even as they get.
@@ -85,7 +80,7 @@ library Nodes {
         unchecked {
             for (uint256 level = 0; level < levels; ++level) {
                 bytes32 sibling = siblings[level];
-                hash = (index >> level) & 1 == 0 ? node(hash, sibling) : node(sibling, hash);
+                hash = (index >> level) & 1 == 0 ? Trees.node(hash, sibling) : Trees.node(sibling, hash);
             }
         }
         return _atTop(hash, count, height);
@@ -96,20 +91,8 @@ library Nodes {
         return keccak256(abi.encodePacked(bytes1(0x00), data));
     }
 
-    /// @dev As `Merkle` hashes two nodes, without growing the memory.
-    function node(bytes32 left, bytes32 right) internal pure returns (bytes32 hash) {
-        assembly ("memory-safe") {
-            let words := mload(0x40)
-            mstore8(words, 0x01)
-            mstore(add(words, 0x01), left)
-            mstore(add(words, 0x21), right)
-            hash := keccak256(words, 0x41)
-        }
-    }
-
     /// @dev Only the top's height is the tree's: every other node is lower.
     function _atTop(bytes32 hash, uint32 count, uint256 height) private pure returns (bytes32) {
-        if (height != heightOf(count)) return hash;
-        return keccak256(abi.encodePacked(bytes1(0x02), uint64(count), hash));
+        return height == Trees.depthOf(count) ? Trees.bind(count, hash) : hash;
     }
 }

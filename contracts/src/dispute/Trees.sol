@@ -29,6 +29,7 @@ library Trees {
         }
     }
 
+    /// @notice Hash of two nodes beside each other.
     function node(bytes32 left, bytes32 right) internal pure returns (bytes32 hash) {
         assembly ("memory-safe") {
             let ptr := mload(0x40)
@@ -39,6 +40,7 @@ library Trees {
         }
     }
 
+    /// @notice The root of a tree with this top.
     function bind(uint256 count, bytes32 top) internal pure returns (bytes32 hash) {
         assembly ("memory-safe") {
             let ptr := mload(0x40)

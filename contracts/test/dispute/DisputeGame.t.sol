@@ -6,7 +6,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Registry} from "../../src/Registry.sol";
 import {DisputeGame, Receipt} from "../../src/dispute/DisputeGame.sol";
 import {Statement} from "../../src/dispute/IReferee.sol";
-import {Nodes} from "../../src/dispute/Nodes.sol";
+import {Trees} from "../../src/dispute/Trees.sol";
 import {Disputes, Trace} from "./GameBase.sol";
 import {Toy, ToyReferee} from "./Toy.sol";
 
@@ -264,7 +264,7 @@ contract DisputeGameTest is Disputes {
         refusesRequest(watcher, r, 1, children[1], cut(path), "a sibling too few");
         refusesRequest(watcher, r, 1, children[1], pad(path), "a sibling too many");
         // An inner node is no child, and a padding word is none.
-        bytes32 inner = Nodes.node(children[0], children[1]);
+        bytes32 inner = Trees.node(children[0], children[1]);
         refusesRequest(watcher, r, 0, inner, cut(siblingsIn(children, 0, 3)), "an inner node");
         refusesRequest(watcher, r, 5, bytes32(0), siblingsIn(children, 5, 3), "a padding word");
         refusesRequest(stranger, r, 1, children[1], path, "a stranger");

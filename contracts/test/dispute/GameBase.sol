@@ -7,6 +7,7 @@ import {Registry} from "../../src/Registry.sol";
 import {DisputeGame, Receipt} from "../../src/dispute/DisputeGame.sol";
 import {IReferee, Statement} from "../../src/dispute/IReferee.sol";
 import {Nodes} from "../../src/dispute/Nodes.sol";
+import {Trees} from "../../src/dispute/Trees.sol";
 import {Market} from "../Base.sol";
 import {Toy, ToyReferee} from "./Toy.sol";
 
@@ -58,7 +59,7 @@ contract Trace {
         while (height > 0 && level.length > 1) {
             bytes32[] memory above = new bytes32[]((level.length + 1) / 2);
             for (uint256 i = 0; i < above.length; ++i) {
-                above[i] = Nodes.node(level[2 * i], 2 * i + 1 < level.length ? level[2 * i + 1] : bytes32(0));
+                above[i] = Trees.node(level[2 * i], 2 * i + 1 < level.length ? level[2 * i + 1] : bytes32(0));
             }
             (level, height) = (above, height - 1);
         }
@@ -78,7 +79,7 @@ contract Trace {
 
     function top() public view returns (DisputeGame.Game memory place) {
         place.count = Toy.ops(_statement);
-        place.height = uint8(Nodes.heightOf(place.count));
+        place.height = uint8(Trees.depthOf(place.count));
     }
 
     /// The siblings from a chunk to the root, as `ToyReferee` takes them, with its claim.
@@ -95,7 +96,7 @@ contract Trace {
         pure
         returns (bytes32[] memory longer)
     {
-        uint256 height = Nodes.heightOf(uint32(level.length));
+        uint256 height = Trees.depthOf(uint32(level.length));
         longer = new bytes32[](path.length + height);
         for (uint256 i = 0; i < path.length; ++i) {
             longer[i] = path[i];
@@ -243,7 +244,7 @@ abstract contract Disputes is Market {
             path[i] = (index ^ 1) < level.length ? level[index ^ 1] : bytes32(0);
             bytes32[] memory above = new bytes32[]((level.length + 1) / 2);
             for (uint256 j = 0; j < above.length; ++j) {
-                above[j] = Nodes.node(level[2 * j], 2 * j + 1 < level.length ? level[2 * j + 1] : bytes32(0));
+                above[j] = Trees.node(level[2 * j], 2 * j + 1 < level.length ? level[2 * j + 1] : bytes32(0));
             }
             (level, index) = (above, index / 2);
         }

@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {Merkle} from "../../src/Merkle.sol";
 import {Nodes} from "../../src/dispute/Nodes.sol";
+import {Trees} from "../../src/dispute/Trees.sol";
 import {Test} from "../Base.sol";
 
 /// @title Nodes against Merkle: from the root down to any leaf of any tree, and nothing else folds.
@@ -53,7 +54,7 @@ contract NodesTest is Test {
             leaves[i] = keccak256(abi.encode(seed, i));
         }
         node.hash = Merkle.rootOf(leaves);
-        node.height = Nodes.heightOf(node.count);
+        node.height = Trees.depthOf(node.count);
         eq(node.height, Merkle.depthOf(node.count), "height");
         do {
             goDown(node, leaves, goal);
@@ -73,7 +74,7 @@ contract NodesTest is Test {
         if (node.count > 1) {
             bytes32 other = this.fold(children, node.count - 1, node.height, node.index);
             // A tree that is one leaf shorter is another tree, unless this node is not where they part.
-            yes(other != node.hash || node.height != Nodes.heightOf(node.count), "another count");
+            yes(other != node.hash || node.height != Trees.depthOf(node.count), "another count");
         }
         uint256 child = (goal >> (node.height - levels)) - (node.index << levels);
         bytes32[] memory path = siblings(children, child, levels);

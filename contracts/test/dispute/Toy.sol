@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IReferee, Statement} from "../../src/dispute/IReferee.sol";
-import {Nodes} from "../../src/dispute/Nodes.sol";
+import {Trees} from "../../src/dispute/Trees.sol";
 
 /// @title A trace that a test can hold in its hand: every byte of every chunk follows from a seed, and
 ///        one of them may be false.
@@ -56,9 +56,9 @@ contract ToyReferee is IReferee {
         pure
         returns (bytes32, uint256)
     {
-        for (uint256 height = Nodes.heightOf(count); height > 0; --height) {
+        for (uint256 height = Trees.depthOf(count); height > 0; --height) {
             bytes32 sibling = path[used++];
-            hash = index % 2 == 0 ? Nodes.node(hash, sibling) : Nodes.node(sibling, hash);
+            hash = index % 2 == 0 ? Trees.node(hash, sibling) : Trees.node(sibling, hash);
             index /= 2;
         }
         return (keccak256(abi.encodePacked(bytes1(0x02), uint64(count), hash)), used);
