@@ -11,6 +11,7 @@ pub mod trace;
 
 mod offer;
 mod receipt;
+mod service;
 mod signing;
 mod statement;
 mod typed_data;
@@ -20,6 +21,10 @@ pub use alloy_primitives::{Address, B256, keccak256};
 pub use offer::Offer;
 pub use receipt::{Receipt, Tier};
 pub use sampler::{SamplerParams, Temperature};
+pub use service::{
+    Answered, Histogram, SPEED_BELOW, Service, ServiceBatch, ServiceRecord, TTFT_MS_BELOW,
+    service_record_typehash,
+};
 pub use signing::{Signature, SignatureChecked, SignatureError, Signed};
 pub use statement::{Statement, StopReason};
 pub use typed_data::{Domain, TypedData};

@@ -56,7 +56,7 @@ pub struct Domain {
 }
 
 impl Domain {
-    fn eip712(&self) -> Eip712Domain {
+    pub(crate) fn eip712(&self) -> Eip712Domain {
         Eip712Domain::new(
             Some("Assay".into()),
             Some("1".into()),
