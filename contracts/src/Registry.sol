@@ -17,10 +17,11 @@ import {IERC3009} from "./interfaces/IERC3009.sol";
 ///         receipts are signed with a hot offer key that the owner names and replaces. Retired keys
 ///         are remembered, so that no receipt loses its author by a rotation.
 ///
-///         Only the arbiter, fixed at deployment, can slash; the zero address means that nobody
-///         can. There is no owner, no pause, no upgrade.
+///         Only the arbiter, fixed at deployment, can slash and jail; the zero address means that
+///         nobody can. There is no owner, no pause, no upgrade.
 /// @dev Stake is in the market's stablecoin. Providers below `MIN_STAKE` stay known but are not
-///      listed: listing oneself a thousand times costs a thousand stakes.
+///      listed: listing oneself a thousand times costs a thousand stakes. Nor are those in jail,
+///      whatever their stake.
 contract Registry is Multicall, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
     using EnumerableSet for EnumerableSet.AddressSet;
@@ -39,11 +40,16 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         bytes32[] models;
     }
 
+    /// @dev Small counts stand beside the addresses, so that they cost no slot of their own.
     struct Record {
         address offerKey;
+        /// Convictions, ever.
+        uint32 convictions;
         address payout;
-        /// Open disputes; beside the payout address, so that counting costs no slot of its own.
+        /// Open disputes.
         uint32 locks;
+        /// When the provider may leave jail; zero where it is in none.
+        uint64 jailedUntil;
         uint128 stake;
         uint128 unbonding;
         uint64 unbondingReadyAt;
@@ -83,6 +89,8 @@ contract Registry is Multicall, ReentrancyGuardTransient {
     event UnbondingStarted(address indexed provider, uint128 amount, uint128 unbonding, uint64 readyAt);
     event StakeWithdrawn(address indexed provider, uint128 amount);
     event Slashed(address indexed provider, address indexed to, uint128 amount);
+    event Jailed(address indexed provider, uint32 convictions, uint64 until);
+    event ReleasedFromJail(address indexed provider);
 
     error ZeroAddress();
     error ZeroAmount();
@@ -96,6 +104,9 @@ contract Registry is Multicall, ReentrancyGuardTransient {
     error NothingUnbonding(address provider);
     error StillUnbonding(address provider, uint64 readyAt);
     error StakeLocked(address provider, uint32 disputes);
+    error NotJailed(address provider);
+    error StillJailed(address provider, uint64 until);
+    error BelowMinimum(address provider, uint128 stake, uint128 least);
     error NotArbiter(address caller);
     error WindowOutlivesUnbonding(uint64 window, uint64 unbonding);
 
@@ -224,6 +235,18 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         TOKEN.safeTransfer(msg.sender, amount);
     }
 
+    /// @notice Leaves jail once its time is over, with the minimum stake in place, and is listed again.
+    function release() external onlyRegistered {
+        Record storage record = _records[msg.sender];
+        uint64 until = record.jailedUntil;
+        if (until == 0) revert NotJailed(msg.sender);
+        if (block.timestamp < until) revert StillJailed(msg.sender, until);
+        if (record.stake < MIN_STAKE) revert BelowMinimum(msg.sender, record.stake, MIN_STAKE);
+        record.jailedUntil = 0;
+        emit ReleasedFromJail(msg.sender);
+        _list(msg.sender, record);
+    }
+
     // ---------------------------------------------------------------- the arbiter's moves
 
     /// @notice Keeps a provider's stake in for the length of a dispute. Answers its vault, where the
@@ -257,6 +280,17 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         emit Slashed(provider, to, taken);
         _list(provider, record);
         if (taken > 0) TOKEN.safeTransfer(to, taken);
+    }
+
+    /// @notice Counts a conviction and takes the provider off the list for the length of an unbonding,
+    ///         from now on, and until it calls `release`. Takes no money.
+    function jail(address provider) external onlyArbiter {
+        Record storage record = _records[provider];
+        uint64 until = uint64(block.timestamp) + UNBONDING_PERIOD;
+        uint32 convictions = record.convictions + 1;
+        (record.convictions, record.jailedUntil) = (convictions, until);
+        emit Jailed(provider, convictions, until);
+        _list(provider, record);
     }
 
     // ---------------------------------------------------------------- what readers ask
@@ -294,13 +328,23 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         return _records[provider].locks;
     }
 
+    /// @notice How many false receipts of a provider were proven, ever.
+    function convictionsOf(address provider) external view returns (uint32) {
+        return _records[provider].convictions;
+    }
+
+    /// @notice From when on a provider may leave jail; zero where it is in none.
+    function jailedUntil(address provider) external view returns (uint64) {
+        return _records[provider].jailedUntil;
+    }
+
     /// @notice Whether `key` signed for `provider` at that time.
     function isOfferKey(address provider, address key, uint64 time) external view returns (bool) {
         Span memory span = offerKeys[provider][key];
         return span.since != 0 && span.since <= time && time <= span.until;
     }
 
-    /// @notice How many providers hold the minimum stake.
+    /// @notice How many providers are listed: registered, with the minimum stake, not in jail.
     function activeCount() external view returns (uint256) {
         return _active.length();
     }
@@ -330,7 +374,8 @@ contract Registry is Multicall, ReentrancyGuardTransient {
     }
 
     function _list(address provider, Record storage record) private {
-        if (record.offerKey != address(0) && record.stake >= MIN_STAKE) _active.add(provider);
+        bool listed = record.offerKey != address(0) && record.stake >= MIN_STAKE && record.jailedUntil == 0;
+        if (listed) _active.add(provider);
         else _active.remove(provider);
     }
 

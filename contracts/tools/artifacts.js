@@ -16,6 +16,7 @@ const CONTRACTS = [
   "PayoutVault",
   "Registry",
   "SampleReferee",
+  "Scoreboard",
   "StepReferee",
   "TestDollar",
   "ArithmeticHarness",
@@ -26,10 +27,10 @@ if (!into) {
   process.stderr.write("usage: tools/artifacts.js FOLDER\n");
   process.exit(1);
 }
-const root = path.join(__dirname, "..");
+const out = process.env.FOUNDRY_OUT || path.join(__dirname, "..", "out");
 fs.mkdirSync(into, { recursive: true });
 for (const name of CONTRACTS) {
-  const compiled = JSON.parse(fs.readFileSync(path.join(root, "out", `${name}.sol`, `${name}.json`), "utf8"));
+  const compiled = JSON.parse(fs.readFileSync(path.join(out, `${name}.sol`, `${name}.json`), "utf8"));
   const abi = compiled.abi.map((entry) => "    " + JSON.stringify(entry)).join(",\n");
   const text = `{\n  "contract": "${name}",\n  "abi": [\n${abi}\n  ],\n  "bytecode": "${compiled.bytecode.object}"\n}\n`;
   fs.writeFileSync(path.join(into, `${name}.json`), text);

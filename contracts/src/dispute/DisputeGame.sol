@@ -343,6 +343,8 @@ contract DisputeGame is ReentrancyGuardTransient {
     }
 
     /// @notice Shows two receipts that charge one payer twice for one request. Takes no bond.
+    /// @dev On one channel: a provider that lost its books names a new offer key, and channels name
+    ///      the key, so that nothing which it answered before can be held against its new books.
     function equivocation(
         Receipt calldata one,
         bytes calldata oneSignature,
@@ -353,7 +355,8 @@ contract DisputeGame is ReentrancyGuardTransient {
         bytes32 otherDigest = _authored(other, otherSignature);
         if (
             digest == otherDigest || one.provider != other.provider || one.payer != other.payer
-                || one.requestId != other.requestId || one.chargedMicroUsd == 0 || other.chargedMicroUsd == 0
+                || one.channelId != other.channelId || one.requestId != other.requestId || one.chargedMicroUsd == 0
+                || other.chargedMicroUsd == 0
         ) revert NoEquivocation();
         if (roots[digest] == CONVICTED) revert AlreadyConvicted(digest);
         if (roots[otherDigest] == CONVICTED) revert AlreadyConvicted(otherDigest);
@@ -560,7 +563,7 @@ contract DisputeGame is ReentrancyGuardTransient {
         if (asked) delete _hashes[game];
     }
 
-    /// @dev Slashes the whole stake. `refund` of what the payer was charged is here already, out of the
+    /// @dev Slashes the whole stake, and jails. `refund` of what the payer was charged is here already, out of the
     ///      vault. The burned fifth, at least, is what makes it a loss to slash oneself.
     function _convict(
         Receipt calldata receipt,
@@ -572,6 +575,7 @@ contract DisputeGame is ReentrancyGuardTransient {
     ) private {
         roots[digest] = CONVICTED;
         uint256 stake = REGISTRY.slash(receipt.provider, type(uint128).max, address(this));
+        REGISTRY.jail(receipt.provider);
         uint256 toWinner = stake * CHALLENGER_PERCENT / 100;
         uint256 toPayer = stake * PAYER_PERCENT / 100;
         if (charged - refund > toPayer) {
