@@ -15,6 +15,7 @@ const CONTRACTS = [
   "Multicall3",
   "PayoutVault",
   "Registry",
+  "ReputationAdapter",
   "SampleReferee",
   "Scoreboard",
   "StepReferee",
