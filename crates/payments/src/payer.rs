@@ -1,11 +1,18 @@
 //! The payer's side of one channel, as a state and the moves on it. A lane has at most one request in flight; what it
 //! could ever owe is `signed_max`, and that number only grows. Never signs, stores or sends: see the ledger for that.
+//! What follows from the chain's word stands in `payer/chain.rs`, what is told of the service in `payer/report.rs`.
+
+mod chain;
+mod report;
 
 use assay_protocol::channel::{ChannelConfig, ChannelDomain, ChannelError, SignedVoucher, Voucher};
-use assay_protocol::{B256, MicroUsd, Timestamp};
+use assay_protocol::{Address, Answered, B256, MicroUsd, Service, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::x402::{ChannelState, VoucherState};
+use crate::x402::{ChannelState, PaymentRequirements, VoucherState};
+
+pub use chain::{Deposit, Fate, Seen, Step, Withdrawal};
+pub use report::{Report, Reported};
 
 /// A channel to one provider, as its payer knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +26,38 @@ pub struct Lane {
     /// The highest voucher that was ever signed: the most that this lane can lose.
     pub signed_max: MicroUsd,
     pub state: LaneState,
+    /// A deposit that was written down before it was sent, until the chain has it for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deposit: Option<Deposit>,
+    /// The request that ran when the lane was closed: it still ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Request>,
+    /// What was served here, as this payer saw it.
+    #[serde(default)]
+    pub service: Service,
+    /// How far `service` has come on its way to the scoreboard.
+    #[serde(default)]
+    pub report: Report,
+}
+
+/// Whom lanes pay, and by which terms; other terms make other channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payee {
+    pub receiver: Address,
+    pub authorizer: Address,
+    pub token: Address,
+    pub withdraw_delay_s: u64,
+}
+
+impl From<&PaymentRequirements> for Payee {
+    fn from(requirements: &PaymentRequirements) -> Self {
+        Self {
+            receiver: requirements.pay_to,
+            authorizer: requirements.extra.receiver_authorizer,
+            token: requirements.asset,
+            withdraw_delay_s: requirements.extra.withdraw_delay,
+        }
+    }
 }
 
 /// What the lane is doing.
@@ -30,7 +69,7 @@ pub enum LaneState {
     InFlight(Request),
     /// The request's fate is unknown: the process died, or the answer broke off without a receipt.
     Unresolved(Request),
-    /// The provider claimed what was never promised; nothing more is signed here.
+    /// Closed: nothing more is signed here, and what is not claimed is asked back.
     Quarantined,
 }
 
@@ -49,8 +88,10 @@ pub struct Request {
 pub enum LaneError {
     #[error("channel {0} has a request in flight")]
     Busy(B256),
-    #[error("channel {0} is quarantined: its provider claimed what was never promised")]
+    #[error("channel {0} is closed: nothing more is signed there")]
     Quarantined(B256),
+    #[error("channel {0} has a deposit on its way: wait for its end")]
+    DepositPending(B256),
     #[error("channel {channel} holds {balance}, a voucher of {needed} needs a deposit first")]
     Insufficient {
         channel: B256,
@@ -93,7 +134,37 @@ impl Lane {
             charged: claimed,
             signed_max: claimed,
             state: LaneState::Idle,
+            deposit: None,
+            last: None,
+            service: Service::default(),
+            report: Report::default(),
         }
+    }
+
+    /// A channel that the books have lost: whatever it holds may have been promised, and nothing more is signed there.
+    pub fn recovered(
+        config: ChannelConfig,
+        channel_id: B256,
+        balance: MicroUsd,
+        claimed: MicroUsd,
+    ) -> Self {
+        Self {
+            signed_max: balance.max(claimed),
+            state: LaneState::Quarantined,
+            ..Self::new(config, channel_id, balance, claimed)
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.state != LaneState::Quarantined
+    }
+
+    pub fn pays(&self, payee: &Payee) -> bool {
+        let config = &self.config;
+        config.receiver == payee.receiver
+            && config.receiver_authorizer == payee.authorizer
+            && config.token == payee.token
+            && config.withdraw_delay_s == payee.withdraw_delay_s
     }
 
     /// What a further request may cost at most.
@@ -150,7 +221,7 @@ impl Lane {
         ))
     }
 
-    /// The request ended with this charge, which a checked receipt or response states.
+    /// The request ended with this charge and is not counted: it was refused before anything was served.
     pub fn settled(&self, request_id: B256, charged: MicroUsd) -> Result<Self, LaneError> {
         let request = self.running(request_id)?;
         if charged > request.ceiling {
@@ -159,22 +230,49 @@ impl Lane {
                 ceiling: request.ceiling,
             });
         }
-        let mut next = self.clone();
-        next.charged = self
+        let charged = self
             .charged
             .checked_add(charged)
             .map_err(|_| LaneError::Overflow)?;
-        next.state = LaneState::Idle;
+        Ok(Self {
+            charged,
+            ..self.ended(LaneState::Idle)
+        })
+    }
+
+    /// The request ended in a receipt that holds: it is charged and counted.
+    pub fn answered(&self, request_id: B256, answer: &Answered) -> Result<Self, LaneError> {
+        let mut next = self.settled(request_id, answer.charged)?;
+        if self.is_running(request_id) {
+            // Counts that are full stay as they are: a record is no reason not to pay.
+            next.service = self.service.answered(answer).unwrap_or(self.service);
+        }
         Ok(next)
     }
 
-    /// The request's fate is unknown.
+    /// The request's fate is unknown, and that is nobody's fault that could be named.
     pub fn lost(&self, request_id: B256) -> Result<Self, LaneError> {
         let request = self.running(request_id)?;
-        Ok(Self {
-            state: LaneState::Unresolved(request),
-            ..self.clone()
-        })
+        Ok(self.ended(LaneState::Unresolved(request)))
+    }
+
+    /// The same, and the provider's fault: it was paid, and gave no receipt that holds.
+    pub fn failed(&self, request_id: B256) -> Result<Self, LaneError> {
+        let mut next = self.lost(request_id)?;
+        if self.is_running(request_id) {
+            next.service = self.service.failed().unwrap_or(self.service);
+        }
+        Ok(next)
+    }
+
+    /// The request that ran here is over; a closed lane stays closed.
+    fn ended(&self, state: LaneState) -> Self {
+        let mut next = self.clone();
+        next.last = None;
+        if self.is_open() {
+            next.state = state;
+        }
+        next
     }
 
     /// After a restart: whatever was in flight is lost.
@@ -185,6 +283,7 @@ impl Lane {
         };
         Self {
             state,
+            last: None,
             ..self.clone()
         }
     }
@@ -234,9 +333,11 @@ impl Lane {
         }
         // Without a lost request nothing can have been charged that is not in our books already. With one, the
         // voucher that went out with it bounds the charge. The request that is being corrected was not served.
+        // A closed lane asks how much of its money is left, not whether to pay: our own voucher settles that.
         let possible = match self.state {
             LaneState::InFlight(request) => request.owed_max,
             LaneState::Unresolved(_) => self.signed_max,
+            LaneState::Quarantined if proof.is_some() => self.signed_max,
             LaneState::Idle | LaneState::Quarantined => self.charged,
         };
         if claimed > possible {
@@ -244,16 +345,28 @@ impl Lane {
         }
         Ok(Self {
             charged: claimed,
-            state: LaneState::Idle,
-            ..self.clone()
+            ..self.ended(LaneState::Idle)
         })
     }
 
-    /// No voucher is signed here any more.
+    /// No voucher is signed here any more. A request that runs still ends.
     pub fn quarantined(&self) -> Self {
+        let last = match self.state {
+            LaneState::InFlight(request) => Some(request),
+            _ => self.last,
+        };
         Self {
             state: LaneState::Quarantined,
+            last,
             ..self.clone()
+        }
+    }
+
+    /// The promise that goes with asking for a refund: no more than was charged.
+    pub fn closing_voucher(&self) -> Voucher {
+        Voucher {
+            channel_id: self.channel_id,
+            max_claimable: self.charged,
         }
     }
 
@@ -264,8 +377,20 @@ impl Lane {
             {
                 Ok(request)
             }
-            _ => Err(LaneError::OtherRequest(request_id)),
+            _ => match self.last {
+                Some(request) if request.request_id == request_id => Ok(request),
+                _ => Err(LaneError::OtherRequest(request_id)),
+            },
         }
+    }
+
+    /// Whether this request's end is still to be counted; it is only once.
+    fn is_running(&self, request_id: B256) -> bool {
+        let running = match self.state {
+            LaneState::InFlight(request) => Some(request),
+            _ => self.last,
+        };
+        running.is_some_and(|request| request.request_id == request_id)
     }
 }
 
@@ -293,7 +418,7 @@ mod tests {
     use crate::x402::{Amount, Decimal};
     use assay_protocol::Address;
 
-    const NOW: Timestamp = Timestamp(1_000);
+    pub(super) const NOW: Timestamp = Timestamp(1_000);
 
     fn domain() -> ChannelDomain {
         ChannelDomain {
@@ -302,7 +427,7 @@ mod tests {
         }
     }
 
-    fn lane(balance: u64) -> Lane {
+    pub(super) fn lane(balance: u64) -> Lane {
         let address = Address::repeat_byte;
         let config = ChannelConfig {
             payer: address(1),
@@ -317,7 +442,7 @@ mod tests {
         Lane::new(config, id, MicroUsd(balance), MicroUsd(0))
     }
 
-    fn id(n: u8) -> B256 {
+    pub(super) fn id(n: u8) -> B256 {
         B256::repeat_byte(n)
     }
 
