@@ -150,6 +150,9 @@ sol! {
         function stakeWithAuthorization(address provider, uint128 amount, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes calldata signature) external;
         function unbond(uint128 amount) external;
         function withdrawStake() external;
+        function release() external;
+        function convictionsOf(address provider) external view returns (uint32);
+        function jailedUntil(address provider) external view returns (uint64);
         function getProvider(address provider) external view returns (Provider memory);
         function vaultOf(address provider) external view returns (address);
         function isOfferKey(address provider, address key, uint64 time) external view returns (bool);
@@ -173,6 +176,8 @@ sol! {
         event UnbondingStarted(address indexed provider, uint128 amount, uint128 unbonding, uint64 readyAt);
         event StakeWithdrawn(address indexed provider, uint128 amount);
         event Slashed(address indexed provider, address indexed to, uint128 amount);
+        event Jailed(address indexed provider, uint32 convictions, uint64 until);
+        event ReleasedFromJail(address indexed provider);
 
         error ZeroAddress();
         error ZeroAmount();
@@ -186,6 +191,9 @@ sol! {
         error NothingUnbonding(address provider);
         error StillUnbonding(address provider, uint64 readyAt);
         error StakeLocked(address provider, uint32 disputes);
+        error NotJailed(address provider);
+        error StillJailed(address provider, uint64 until);
+        error BelowMinimum(address provider, uint128 stake, uint128 least);
         error NotArbiter(address caller);
         error WindowOutlivesUnbonding(uint64 window, uint64 unbonding);
     }
@@ -213,5 +221,79 @@ sol! {
     #[derive(Debug, PartialEq, Eq)]
     interface ICollector {
         error NotChannels(address caller);
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface IScoreboard {
+        struct ServiceRecord {
+            bytes32 channelId;
+            uint64 revenue;
+            uint64 promptTokens;
+            uint64 outputTokens;
+            uint32 requests;
+            uint32 failures;
+            uint256 ttft;
+            uint256 speed;
+        }
+        struct Entry {
+            IChannels.ChannelConfig channel;
+            ServiceRecord record;
+            ServiceRecord previous;
+            bytes payerSignature;
+        }
+        struct Totals {
+            uint128 revenue;
+            uint128 weightedFailures;
+            uint128 promptTokens;
+            uint128 outputTokens;
+            uint64 requests;
+            uint64 failures;
+            uint64 reported;
+            uint64 records;
+            uint256 ttft;
+            uint256 speed;
+        }
+
+        function post(address provider, Entry[] calldata entries, bytes calldata providerSignature) external;
+        function scoreOf(address provider) external view returns (Totals memory totals, uint32 convictions, uint64 jailedUntil);
+        function lastOf(bytes32 channelId) external view returns (bytes32);
+        function REGISTRY() external view returns (address);
+        function CHANNELS() external view returns (address);
+        function TOKEN() external view returns (address);
+
+        event Posted(address indexed provider, bytes32 indexed channelId, ServiceRecord record, bool counterSigned);
+
+        error EmptyBatch();
+        error WrongChannel(bytes32 expected, bytes32 got);
+        error NotTheVault(bytes32 channelId, address receiver, address vault);
+        error WrongToken(bytes32 channelId, address token);
+        error WrongPrevious(bytes32 channelId, bytes32 posted, bytes32 got);
+        error NothingNew(bytes32 channelId);
+        error Forgotten(bytes32 channelId);
+        error Unsound(bytes32 channelId);
+        error AboveClaims(bytes32 channelId, uint64 revenue, uint128 claimed);
+        error NotThePayers(bytes32 channelId);
+        error InvalidPayerSignature(bytes32 channelId, address expectedSigner);
+        error NotOfferKey(address provider, address authorizer);
+        error MixedAuthorizers(address expected, address got);
+        error InvalidProviderSignature(address expectedSigner);
+        error NothingCounted(address provider);
+        error PercentOutOfRange(uint256 percent);
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface IMulticall3 {
+        struct Call3 {
+            address target;
+            bool allowFailure;
+            bytes callData;
+        }
+        struct Result {
+            bool success;
+            bytes returnData;
+        }
+
+        function aggregate3(Call3[] calldata calls) external payable returns (Result[] memory results);
+        function getCurrentBlockTimestamp() external view returns (uint256);
     }
 }

@@ -57,6 +57,11 @@ pub fn dispute_game() -> Vec<u8> {
     ))
 }
 
+/// What providers served, added up; takes the registry's address.
+pub fn scoreboard() -> Vec<u8> {
+    bytecode(include_str!("../../../contracts/artifacts/Scoreboard.json"))
+}
+
 /// Many reads in one call.
 pub fn multicall3() -> Vec<u8> {
     bytecode(include_str!("../../../contracts/artifacts/Multicall3.json"))

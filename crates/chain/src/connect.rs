@@ -136,14 +136,28 @@ impl Chain {
         to: Address,
         call: C,
     ) -> Result<C::Return, ChainError> {
+        self.view_at(what, to, call, BlockNumberOrTag::Latest).await
+    }
+
+    /// Calls a view function on the state that a block left behind.
+    pub(crate) async fn view_at<C: SolCall>(
+        &self,
+        what: &'static str,
+        to: Address,
+        call: C,
+        at: BlockNumberOrTag,
+    ) -> Result<C::Return, ChainError> {
         let request = TransactionRequest::default()
             .with_to(to)
             .with_input(call.abi_encode());
-        let answer = self
-            .provider
-            .call(request)
-            .await
-            .map_err(|e| from_rpc(what, e))?;
+        let called = self.provider.call(request).block(at.into()).await;
+        let answer = called.map_err(|error| match (from_rpc(what, error), at) {
+            // No revert, and no failure on the way: the node has forgotten.
+            (ChainError::Rpc(said), BlockNumberOrTag::Number(block)) => {
+                ChainError::NoHistory { what, block, said }
+            }
+            (error, _) => error,
+        })?;
         if answer.is_empty() {
             return Err(ChainError::NoContract { what, address: to });
         }

@@ -55,16 +55,22 @@ impl Chain {
         let game = made("dispute game", &mined)?;
         let what = "dispute game";
         let registry = self.view(what, game, IDisputeGame::REGISTRYCall {}).await?;
-        let mut deployment = self.read_deployment(registry, collector).await?;
-        deployment.deployed_block = mined.block;
+        let initcode = artifacts::with_arguments(artifacts::scoreboard(), &registry.abi_encode());
+        let scoreboard = self.make("scoreboard", key, initcode).await?;
+        let mut deployment = self
+            .read_deployment(registry, collector, scoreboard)
+            .await?;
+        deployment.deployed_block = Some(mined.block);
         Ok(deployment)
     }
 
-    /// The deployment behind a registry, read from the chain itself.
+    /// The deployment behind a registry, read from the chain itself. The registry knows neither collector
+    /// nor scoreboard; a scoreboard of zero is none.
     pub async fn read_deployment(
         &self,
         registry: Address,
         collector: Address,
+        scoreboard: Address,
     ) -> Result<Deployment, ChainError> {
         let what = "registry";
         let token = self.view(what, registry, IRegistry::TOKENCall {}).await?;
@@ -80,7 +86,10 @@ impl Chain {
             bond: disputes.bond,
             response_s: disputes.response_s,
             extension_s: disputes.extension_s,
-            deployed_block: 0,
+            deployed_block: None,
+            scoreboard,
+            reputation_adapter: Address::ZERO,
+            confirmations: 0,
             chain_id: self.chain_id(),
             token,
             token_name: self

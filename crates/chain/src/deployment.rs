@@ -2,7 +2,7 @@
 
 use assay_protocol::channel::{ChannelDomain, TokenDomain};
 use assay_protocol::{Address, Domain, MicroUsd};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The addresses of one market. Keep it as JSON; every process of a market needs the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +39,24 @@ pub struct Deployment {
     pub response_s: u32,
     #[serde(default)]
     pub extension_s: u32,
-    /// The first block to look for disputes in; zero where it is not known.
+    /// The block that made the registry: the first one to look for events in. None where it is not known.
+    #[serde(default, deserialize_with = "known_block")]
+    pub deployed_block: Option<u64>,
+    /// Counts what was served; zero in a market of an earlier version.
     #[serde(default)]
-    pub deployed_block: u64,
+    pub scoreboard: Address,
+    /// Carries scores into the chain's ERC-8004 registry; zero where there is none.
+    #[serde(default)]
+    pub reputation_adapter: Address,
+    /// The depth up to which a reorganization of the chain is expected and healed.
+    #[serde(default)]
+    pub confirmations: u64,
+}
+
+/// An earlier version wrote zero where it did not know; no market was ever made in a chain's first block.
+fn known_block<'de, D: Deserializer<'de>>(file: D) -> Result<Option<u64>, D::Error> {
+    let block = Option::<u64>::deserialize(file)?;
+    Ok(block.filter(|block| *block != 0))
 }
 
 impl Deployment {
@@ -50,6 +65,14 @@ impl Deployment {
         Domain {
             chain_id: self.chain_id,
             verifying_contract: self.registry,
+        }
+    }
+
+    /// Where records of service are signed for. Without a scoreboard no contract reads them.
+    pub fn scoreboard_domain(&self) -> Domain {
+        Domain {
+            chain_id: self.chain_id,
+            verifying_contract: self.scoreboard,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::abi::IDisputeGame::IDisputeGameErrors as Game;
 use crate::abi::IPayoutVault::IPayoutVaultErrors as Vault;
 use crate::abi::IReferee::UnknownModel;
 use crate::abi::IRegistry::IRegistryErrors as Registry;
+use crate::abi::IScoreboard::IScoreboardErrors as Scoreboard;
 use crate::abi::ITestDollar::ITestDollarErrors as Dollar;
 
 /// Why a chain cannot do what was asked.
@@ -68,6 +69,20 @@ pub enum ChainError {
         "the market of registry {0} has no dispute contracts: it is of the first version; deploy a new one"
     )]
     NoDisputes(Address),
+    #[error(
+        "the deployment names no scoreboard: it was made by an earlier version; service is not counted in this market"
+    )]
+    NoScoreboard,
+    #[error(
+        "{what}: the chain's node does not tell the state of block {block}; ask one that keeps its history: {said}"
+    )]
+    NoHistory {
+        what: &'static str,
+        block: u64,
+        said: String,
+    },
+    #[error("{0} claims: one batch has 1 to {1}")]
+    BatchSize(usize, usize),
     #[error(transparent)]
     Channel(#[from] ChannelError),
     #[error("the chain's file: {0}")]
@@ -83,6 +98,7 @@ pub enum Refusal {
     Registry(Registry),
     Vault(Vault),
     Game(Game),
+    Scoreboard(Scoreboard),
     /// What the referee says of a model whose manifest nobody has published.
     UnknownModel(B256),
     Token(Dollar),
@@ -117,6 +133,9 @@ impl Refusal {
         if let Ok(error) = Game::abi_decode(data) {
             return Refusal::Game(error);
         }
+        if let Ok(error) = Scoreboard::abi_decode(data) {
+            return Refusal::Scoreboard(error);
+        }
         if let Ok(error) = UnknownModel::abi_decode(data) {
             return Refusal::UnknownModel(error.modelId);
         }
@@ -143,6 +162,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Registry(error) => registry_words(error, f),
             Refusal::Vault(error) => vault_words(error, f),
             Refusal::Game(error) => game_words(error, f),
+            Refusal::Scoreboard(error) => scoreboard_words(error, f),
             Refusal::UnknownModel(model) => write!(
                 f,
                 "the referee knows no manifest of model {model}; publish it first"
@@ -293,6 +313,15 @@ fn registry_words(error: &Registry, f: &mut std::fmt::Formatter<'_>) -> std::fmt
             "the stake of {} stays in while {} disputes about its receipts are open",
             e.provider, e.disputes
         ),
+        Registry::NotJailed(e) => write!(f, "{} is not in jail", e.provider),
+        Registry::StillJailed(e) => write!(f, "{} is in jail until {}", e.provider, e.until),
+        Registry::BelowMinimum(e) => write!(
+            f,
+            "{} has a stake of {}, the least is {}; add stake first",
+            e.provider,
+            Money(e.stake),
+            Money(e.least)
+        ),
         Registry::NotArbiter(e) => write!(f, "{} is not the arbiter", e.caller),
         Registry::WindowOutlivesUnbonding(e) => write!(
             f,
@@ -370,6 +399,79 @@ fn game_words(error: &Game, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result
             f,
             "these are not two receipts that charge one payer twice for one request"
         ),
+    }
+}
+
+fn scoreboard_words(error: &Scoreboard, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    match error {
+        Scoreboard::EmptyBatch(_) => write!(f, "the batch of records is empty"),
+        Scoreboard::WrongChannel(e) => write!(
+            f,
+            "the record names channel {}, its entry has the config of {}",
+            e.got, e.expected
+        ),
+        Scoreboard::NotTheVault(e) => write!(
+            f,
+            "channel {} pays {}, the provider's vault is {}",
+            e.channelId, e.receiver, e.vault
+        ),
+        Scoreboard::WrongToken(e) => write!(
+            f,
+            "channel {} pays in {}, which is not this market's money",
+            e.channelId, e.token
+        ),
+        Scoreboard::WrongPrevious(e) => write!(
+            f,
+            "the last record of channel {} on the chain has hash {}, the previous one given has {}; read the newest and try again",
+            e.channelId, e.posted, e.got
+        ),
+        Scoreboard::NothingNew(e) => {
+            write!(f, "the record of channel {} is posted already", e.channelId)
+        }
+        Scoreboard::Forgotten(e) => write!(
+            f,
+            "the record of channel {} counts less than the one before",
+            e.channelId
+        ),
+        Scoreboard::Unsound(e) => write!(
+            f,
+            "the counts in the record of channel {} do not fit each other",
+            e.channelId
+        ),
+        Scoreboard::AboveClaims(e) => write!(
+            f,
+            "the record of channel {} tells of {}, claimed are {}",
+            e.channelId,
+            Money(e.revenue),
+            Money(e.claimed)
+        ),
+        Scoreboard::NotThePayers(e) => write!(
+            f,
+            "a payer alone may report failures and nothing else of channel {}",
+            e.channelId
+        ),
+        Scoreboard::InvalidPayerSignature(e) => write!(
+            f,
+            "the record of channel {} is not signed by {}",
+            e.channelId, e.expectedSigner
+        ),
+        Scoreboard::NotOfferKey(e) => write!(
+            f,
+            "{} was never an offer key of {}",
+            e.authorizer, e.provider
+        ),
+        Scoreboard::MixedAuthorizers(e) => write!(
+            f,
+            "the batch mixes channels of authorizer {} and of {}",
+            e.expected, e.got
+        ),
+        Scoreboard::InvalidProviderSignature(e) => write!(
+            f,
+            "the batch of records is not signed by {}",
+            e.expectedSigner
+        ),
+        Scoreboard::NothingCounted(e) => write!(f, "nothing is counted of {} yet", e.provider),
+        Scoreboard::PercentOutOfRange(e) => write!(f, "{} is no percentage", e.percent),
     }
 }
 

@@ -9,15 +9,19 @@ pub mod artifacts;
 pub mod embedded;
 pub mod keys;
 
+mod claims;
 mod connect;
 mod deploy;
 mod deployment;
 mod dispute;
 mod error;
+mod logs;
 mod reader;
 mod sender;
+mod service;
 mod transact;
 
+pub use claims::{CLAIMS_MAX, SignedClaims, Submitted};
 pub use connect::Chain;
 pub use deployment::{DeployParams, Deployment};
 pub use dispute::{Conviction, Dispute, DisputeFilter, encode_fact, encode_step};
@@ -26,4 +30,5 @@ pub use error::{ChainError, Refusal};
 pub use keys::{Key, KeyError};
 pub use reader::{ChannelState, Market, PendingPayout, Provider, ReceiverState, Withdrawal};
 pub use sender::{Claim, Registration};
+pub use service::{Score, ServiceEntry, ServicePost};
 pub use transact::Mined;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use alloy::eips::BlockNumberOrTag;
+use alloy::rpc::types::{Filter, Log};
 use alloy_primitives::{U256, aliases::U40};
+use alloy_sol_types::SolEvent;
 use assay_protocol::channel::{ChannelConfig, ChannelDomain, ChannelError, TokenDomain};
 use assay_protocol::{Address, B256, Domain, MicroUsd, ModelId, Timestamp};
 use tokio::sync::Mutex;
@@ -210,6 +213,34 @@ impl Market {
 
     /// A channel's money; all zero if it was never opened.
     pub async fn channel(&self, channel_id: B256) -> Result<ChannelState, ChainError> {
+        self.channel_in(channel_id, BlockNumberOrTag::Latest).await
+    }
+
+    /// A channel's money as the block that lies `depth` below the newest left it: what a reorganization
+    /// of no more than `depth` blocks cannot change. Zero is the newest.
+    pub async fn channel_at(
+        &self,
+        channel_id: B256,
+        depth: u64,
+    ) -> Result<ChannelState, ChainError> {
+        if depth == 0 {
+            return self.channel(channel_id).await;
+        }
+        let Some(block) = self.chain.block_number().await?.checked_sub(depth) else {
+            // The chain is younger than that: nothing is sure yet.
+            return Ok(ChannelState::default());
+        };
+        match self.channel_in(channel_id, block.into()).await {
+            Err(ChainError::NoContract { .. }) => Ok(ChannelState::default()),
+            told => told,
+        }
+    }
+
+    async fn channel_in(
+        &self,
+        channel_id: B256,
+        block: BlockNumberOrTag,
+    ) -> Result<ChannelState, ChainError> {
         let at = self.deployment.channels;
         let state = IChannels::channelsCall {
             channelId: channel_id,
@@ -221,9 +252,11 @@ impl Market {
             channelId: channel_id,
         };
         let (state, withdrawal, nonce) = tokio::try_join!(
-            self.chain.view("channel", at, state),
-            self.chain.view("channel's withdrawal", at, withdrawal),
-            self.chain.view("channel's refund nonce", at, nonce),
+            self.chain.view_at("channel", at, state, block),
+            self.chain
+                .view_at("channel's withdrawal", at, withdrawal, block),
+            self.chain
+                .view_at("channel's refund nonce", at, nonce, block),
         )?;
         let initiated_at = seconds(withdrawal.initiatedAt);
         let withdrawal = if initiated_at == Timestamp(0) {
@@ -243,6 +276,42 @@ impl Market {
                 why: format!("{nonce} is no count"),
             })?,
         })
+    }
+
+    /// Every channel that this payer ever opened in the market's token, with its present state: what is left
+    /// to find where a ledger is lost. Channels that pay somebody outside this market are among them.
+    pub async fn channels_of_payer(
+        &self,
+        payer: Address,
+    ) -> Result<Vec<(ChannelConfig, ChannelState)>, ChainError> {
+        let head = self.chain.block_number().await?;
+        let filter = Filter::new()
+            .address(self.deployment.channels)
+            .event_signature(IChannels::ChannelCreated::SIGNATURE_HASH);
+        let from = self.deployment.deployed_block.unwrap_or(0);
+        let mut configs: Vec<ChannelConfig> = Vec::new();
+        let take = |logs: Vec<Log>, _| {
+            for log in logs {
+                let Ok(created) = IChannels::ChannelCreated::decode_log(&log.inner) else {
+                    continue;
+                };
+                let config = from_abi_config(&created.data.config);
+                let ours = config.payer == payer && config.token == self.deployment.token;
+                // A channel that was emptied and filled again is created twice.
+                if ours && !configs.contains(&config) {
+                    configs.push(config);
+                }
+            }
+        };
+        self.chain
+            .search("channels", &filter, from, head, take)
+            .await?;
+        let mut channels = Vec::with_capacity(configs.len());
+        for config in configs {
+            let id = self.channel_id(&config)?;
+            channels.push((config, self.channel(id).await?));
+        }
+        Ok(channels)
     }
 
     /// What the channels owe and have paid to a receiver.
@@ -304,6 +373,18 @@ impl Provider {
             unbonding_ready_at: Timestamp(provider.unbondingReadyAt),
             active: provider.active,
         })
+    }
+}
+
+pub(crate) fn from_abi_config(config: &IChannels::ChannelConfig) -> ChannelConfig {
+    ChannelConfig {
+        payer: config.payer,
+        payer_authorizer: config.payerAuthorizer,
+        receiver: config.receiver,
+        receiver_authorizer: config.receiverAuthorizer,
+        token: config.token,
+        withdraw_delay_s: config.withdrawDelay.to(),
+        salt: config.salt,
     }
 }
 

@@ -7,8 +7,10 @@ use assay_protocol::channel::{
     SignedVoucher,
 };
 use assay_protocol::{Address, B256, MicroUsd, ModelId, Signature, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::abi::{IChannels, IPayoutVault, IRegistry, ITestDollar};
+use crate::claims::claim_call;
 use crate::error::ChainError;
 use crate::keys::Key;
 use crate::reader::Market;
@@ -30,7 +32,7 @@ pub struct Registration {
 }
 
 /// A voucher to cash: take up to `total_claimed` in all from this channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub config: ChannelConfig,
     pub voucher: SignedVoucher,
@@ -204,12 +206,7 @@ impl Market {
         authorizer: &Key,
         claims: &[Claim],
     ) -> Result<Mined, ChainError> {
-        let entries: Vec<ClaimEntry> = claims.iter().map(Claim::entry).collect();
-        let signature = authorizer.sign_claims(&entries, &self.channel_domain());
-        let call = IChannels::claimWithSignatureCall {
-            voucherClaims: claims.iter().map(abi_claim).collect::<Result<_, _>>()?,
-            authorizerSignature: bytes(&signature),
-        };
+        let call = claim_call(&self.sign_claims(authorizer, claims))?;
         self.to_channels("claim", relay, call).await
     }
 
@@ -343,7 +340,7 @@ impl Market {
     }
 }
 
-fn abi_config(config: &ChannelConfig) -> Result<IChannels::ChannelConfig, ChannelError> {
+pub(crate) fn abi_config(config: &ChannelConfig) -> Result<IChannels::ChannelConfig, ChannelError> {
     Ok(IChannels::ChannelConfig {
         payer: config.payer,
         payerAuthorizer: config.payer_authorizer,
@@ -356,7 +353,7 @@ fn abi_config(config: &ChannelConfig) -> Result<IChannels::ChannelConfig, Channe
     })
 }
 
-fn abi_claim(claim: &Claim) -> Result<IChannels::VoucherClaim, ChannelError> {
+pub(crate) fn abi_claim(claim: &Claim) -> Result<IChannels::VoucherClaim, ChannelError> {
     Ok(IChannels::VoucherClaim {
         voucher: IChannels::Voucher {
             channel: abi_config(&claim.config)?,
@@ -367,7 +364,7 @@ fn abi_claim(claim: &Claim) -> Result<IChannels::VoucherClaim, ChannelError> {
     })
 }
 
-fn bytes(signature: &Signature) -> Bytes {
+pub(crate) fn bytes(signature: &Signature) -> Bytes {
     Bytes::copy_from_slice(signature.0.as_slice())
 }
 

@@ -121,6 +121,15 @@ impl Chain {
 
     /// What to offer for gas: enough for a base fee that doubles. Zero on a chain that asks nothing.
     async fn fees(&self, what: &'static str) -> Result<(u128, u128), ChainError> {
+        let (base, tip) = self.base_fee_and_tip(what).await?;
+        Ok((base.saturating_mul(2).saturating_add(tip), tip))
+    }
+
+    /// What the newest block asked for gas, and what to add so that a transaction is taken.
+    pub(crate) async fn base_fee_and_tip(
+        &self,
+        what: &'static str,
+    ) -> Result<(u128, u128), ChainError> {
         let block = self
             .provider
             .get_block(BlockId::latest())
@@ -135,7 +144,7 @@ impl Chain {
             Err(alloy::transports::RpcError::ErrorResp(_)) => 0,
             Err(error) => return Err(from_rpc(what, error)),
         };
-        Ok((u128::from(base).saturating_mul(2).saturating_add(tip), tip))
+        Ok((u128::from(base), tip))
     }
 
     async fn submit(

@@ -1,8 +1,7 @@
 //! Games as the chain tells them: state from the contract, what was revealed from its events. The
 //! events are read once and kept; a chain that forgets its last blocks is asked for them again.
 
-use alloy::providers::Provider;
-use alloy::rpc::types::Filter;
+use alloy::rpc::types::{Filter, Log};
 use alloy_sol_types::SolEventInterface;
 use assay_dispute::{Below, Game, Held, Node, Outcome, Phase, Reveal, Stage};
 use assay_protocol::{Address, B256, MicroUsd, Receipt, Signature, Signed, Timestamp, merkle};
@@ -11,13 +10,9 @@ use super::{from_abi, held, node};
 use crate::abi::IDisputeGame::{self, IDisputeGameEvents as Event};
 use crate::connect::Chain;
 use crate::deployment::Deployment;
-use crate::error::{ChainError, from_rpc, micro_usd};
+use crate::error::{ChainError, micro_usd};
 use crate::reader::Market;
 
-/// Blocks asked for in one search: what public nodes allow.
-const LOG_BLOCKS: u64 = 9_000;
-/// Blocks of an embedded chain, which allows more.
-const LOG_BLOCKS_EMBEDDED: u64 = 400_000;
 /// A real chain may replace its last blocks: these are read again every time.
 const REORG_BLOCKS: u64 = 64;
 /// What stands in place of a convicted receipt's trace root.
@@ -242,35 +237,30 @@ impl Events {
     /// Reads what is new, and the last blocks again.
     async fn catch_up(&mut self, chain: &Chain, deployment: &Deployment) -> Result<(), ChainError> {
         let head = chain.block_number().await?;
-        let (back, step) = match chain.as_embedded() {
-            Some(_) => (0, LOG_BLOCKS_EMBEDDED),
-            None => (REORG_BLOCKS, LOG_BLOCKS),
+        let back = match chain.as_embedded() {
+            Some(_) => 0,
+            None => REORG_BLOCKS,
         };
         let first = self.next.saturating_sub(back);
-        let mut from = first.max(deployment.deployed_block);
+        let from = first.max(deployment.deployed_block.unwrap_or(0));
         self.seen.retain(|seen| seen.block < from);
         // What was dropped is not told until it is read again, also if a search below fails.
         self.next = self.next.min(from);
-        while from <= head {
-            let to = head.min(from + step - 1);
-            let filter = Filter::new()
-                .address(deployment.dispute_game)
-                .from_block(from)
-                .to_block(to);
-            let logs = chain.provider.get_logs(&filter).await;
-            for log in logs.map_err(|e| from_rpc("disputes", e))? {
+        let filter = Filter::new().address(deployment.dispute_game);
+        let (seen, next) = (&mut self.seen, &mut self.next);
+        let take = |logs: Vec<Log>, end| {
+            for log in logs {
                 let (Some(block), data) = (log.block_number, &log.inner.data) else {
                     continue;
                 };
                 // Every event of the contract is known; what is not was not its.
                 if let Ok(event) = Event::decode_raw_log(data.topics(), &data.data) {
-                    self.seen.push(Seen { block, event });
+                    seen.push(Seen { block, event });
                 }
             }
-            from = to + 1;
-            self.next = from;
-        }
-        Ok(())
+            *next = end;
+        };
+        chain.search("disputes", &filter, from, head, take).await
     }
 
     /// Every game that was opened, oldest first. A challenger that lost may open again: that is
