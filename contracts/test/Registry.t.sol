@@ -126,8 +126,104 @@ contract RegistryTest is Market {
         eq(dollar.balanceOf(address(0xB0)), 30e6, "challenger");
     }
 
-    function test_without_an_arbiter_nobody_slashes() public {
+    // ---------------------------------------------------------------- jail
+
+    event Jailed(address indexed provider, uint32 convictions, uint64 until);
+    event ReleasedFromJail(address indexed provider);
+
+    function jail(address provider) private {
+        vm.prank(ARBITER);
+        registry.jail(provider);
+    }
+
+    function test_who_is_in_jail_is_not_listed_whatever_its_stake() public {
+        stakeAs(OWNER, 30e6);
+        uint64 until = uint64(block.timestamp) + UNBONDING;
+        vm.expectEmit(true, false, false, true);
+        emit Jailed(OWNER, 1, until);
+        jail(OWNER);
+        yes(!registry.getProvider(OWNER).active, "not active");
+        eq(registry.activeCount(), 0, "not listed");
+        eq(registry.activePage(0, 10).length, 0, "on no page");
+        eq(registry.convictionsOf(OWNER), 1, "one conviction");
+        eq(registry.jailedUntil(OWNER), until, "until");
+        // Money does not get it out, and moves as ever.
+        stakeAs(OWNER, 100e6);
+        vm.prank(OWNER);
+        registry.unbond(20e6);
+        yes(!registry.getProvider(OWNER).active, "still not");
+        eq(registry.getProvider(OWNER).stake, 110e6, "the stake is the owner's");
+        vm.warp(until);
+        vm.prank(OWNER);
+        registry.withdrawStake();
+        yes(!registry.getProvider(OWNER).active, "nor does time alone");
+    }
+
+    function test_jail_ends_by_its_owners_word_after_its_time_with_the_minimum_in_place() public {
+        stakeAs(OWNER, 5e6);
+        vm.prank(OWNER);
+        vm.expectRevert(abi.encodeWithSelector(Registry.NotJailed.selector, OWNER));
+        registry.release();
+        jail(OWNER);
+        uint64 until = uint64(block.timestamp) + UNBONDING;
+        vm.warp(until - 1);
+        vm.prank(OWNER);
+        vm.expectRevert(abi.encodeWithSelector(Registry.StillJailed.selector, OWNER, until));
+        registry.release();
+        vm.warp(until);
+        vm.prank(OWNER);
+        vm.expectRevert(abi.encodeWithSelector(Registry.BelowMinimum.selector, OWNER, uint128(5e6), MIN_STAKE));
+        registry.release();
+        // Stake does not list it before it is out.
+        stakeAs(OWNER, 5e6);
+        eq(registry.activeCount(), 0, "not yet");
+        vm.prank(stranger);
+        vm.expectRevert(abi.encodeWithSelector(Registry.NotRegistered.selector, stranger));
+        registry.release();
+        vm.expectEmit(true, false, false, true);
+        emit ReleasedFromJail(OWNER);
+        vm.prank(OWNER);
+        registry.release();
+        eq(registry.activeCount(), 1, "listed again");
+        eq(registry.jailedUntil(OWNER), 0, "free");
+        eq(registry.convictionsOf(OWNER), 1, "and remembered");
+        vm.prank(OWNER);
+        vm.expectRevert(abi.encodeWithSelector(Registry.NotJailed.selector, OWNER));
+        registry.release();
+    }
+
+    function test_every_conviction_starts_the_time_anew() public {
+        stakeAs(OWNER, MIN_STAKE);
+        jail(OWNER);
+        vm.warp(block.timestamp + UNBONDING - 1);
+        jail(OWNER);
+        vm.warp(block.timestamp + 1);
+        vm.prank(OWNER);
+        vm.expectRevert(
+            abi.encodeWithSelector(Registry.StillJailed.selector, OWNER, uint64(block.timestamp + UNBONDING - 1))
+        );
+        registry.release();
+        eq(registry.convictionsOf(OWNER), 2, "two");
+        vm.warp(block.timestamp + UNBONDING);
+        vm.prank(OWNER);
+        registry.release();
+        jail(OWNER);
+        eq(registry.convictionsOf(OWNER), 3, "three");
+        eq(registry.activeCount(), 0, "and in again");
+    }
+
+    function test_nobody_but_the_arbiter_jails() public {
+        vm.prank(OWNER);
+        vm.expectRevert(abi.encodeWithSelector(Registry.NotArbiter.selector, OWNER));
+        registry.jail(OWNER);
+        vm.expectRevert(abi.encodeWithSelector(Registry.NotArbiter.selector, address(this)));
+        registry.jail(OWNER);
+    }
+
+    function test_without_an_arbiter_nobody_slashes_or_jails() public {
         Registry free = new Registry(dollar, channels, address(0), MIN_STAKE, UNBONDING, WINDOW);
+        vm.expectRevert(abi.encodeWithSelector(Registry.NotArbiter.selector, address(this)));
+        free.jail(OWNER);
         vm.expectRevert(abi.encodeWithSelector(Registry.NotArbiter.selector, address(this)));
         free.slash(OWNER, 1, stranger);
     }

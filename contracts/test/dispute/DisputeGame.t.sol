@@ -425,6 +425,10 @@ contract DisputeGameTest is Disputes {
         Receipt memory other = receiptOf(1);
         other.payer = stranger;
         refusesEquivocation(one, other, "another payer");
+        // What a provider answered before it lost its books and named a new offer key.
+        other = receiptOf(1);
+        other.channelId = bytes32(uint256(2));
+        refusesEquivocation(one, other, "another channel");
         other = receiptOf(1);
         other.chargedMicroUsd = 0;
         refusesEquivocation(one, other, "a free one");

@@ -272,6 +272,9 @@ contract GameAttacksTest is Disputes {
         vm.prank(stranger);
         vm.expectRevert(why);
         registry.slash(OWNER, 1, stranger);
+        vm.prank(stranger);
+        vm.expectRevert(why);
+        registry.jail(OWNER);
         why = abi.encodeWithSelector(PayoutVault.NotArbiter.selector, stranger);
         vm.prank(stranger);
         vm.expectRevert(why);
@@ -290,6 +293,54 @@ contract GameAttacksTest is Disputes {
         game.timeout(later, second);
         eq(dollar.balanceOf(second), 100e6, "the bond");
         eq(registry.locksOf(OWNER), 0, "no lock");
+    }
+
+    // ---------------------------------------------------------------- jail
+
+    function test_every_conviction_jails_once_whichever_way_it_came() public {
+        Receipt memory late = receiptOf(1);
+        openAs(watcher, late);
+        openAs(second, late);
+        Receipt memory false_ = receiptOf(2);
+        openAs(watcher, false_);
+        Trace lie = lying(false_, 0, 0, 0);
+        postAs(OWNER, false_, watcher, lie);
+        proveAs(watcher, false_, lie.step(0, 0, 0));
+        eq(registry.convictionsOf(OWNER), 1, "a step");
+        wait(RESPONSE + EXTENSION + 1);
+        game.timeout(late, watcher);
+        eq(registry.convictionsOf(OWNER), 2, "a clock");
+        eq(registry.jailedUntil(OWNER), block.timestamp + UNBONDING, "from now on");
+        game.close(late, second);
+        eq(registry.convictionsOf(OWNER), 2, "closing another game about it is none");
+        Receipt memory r = receiptOf(3);
+        bytes memory sig = signed(r);
+        game.proveFact(r, sig, hex"01");
+        eq(registry.convictionsOf(OWNER), 3, "a fact");
+        (Receipt memory one, Receipt memory other) = (receiptOf(4), receiptOf(4));
+        other.tier = 2;
+        (sig, r) = (signed(one), other);
+        bytes memory otherSig = signed(other);
+        game.equivocation(one, sig, other, otherSig);
+        eq(registry.convictionsOf(OWNER), 4, "two receipts for one request");
+        // Out of jail by time, stake and word.
+        restake(STAKE);
+        yes(!registry.getProvider(OWNER).active, "stake alone lists nobody");
+        wait(UNBONDING);
+        vm.prank(OWNER);
+        registry.release();
+        yes(registry.getProvider(OWNER).active, "listed again");
+    }
+
+    function test_a_lost_doubt_jails_nobody() public {
+        Receipt memory r = receiptOf(1);
+        openAs(watcher, r);
+        postAs(OWNER, r, watcher, honest(r));
+        wait(RESPONSE + EXTENSION + 1);
+        game.timeout(r, watcher);
+        eq(registry.convictionsOf(OWNER), 0, "no conviction");
+        eq(registry.jailedUntil(OWNER), 0, "no jail");
+        yes(registry.getProvider(OWNER).active, "listed");
     }
 
     // ---------------------------------------------------------------- deployment
