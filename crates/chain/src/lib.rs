@@ -27,7 +27,7 @@ pub use deployment::{DeployParams, Deployment};
 pub use dispute::{Conviction, Dispute, DisputeFilter, encode_fact, encode_step};
 pub use embedded::{Embedded, EmbeddedConfig};
 pub use error::{ChainError, Refusal};
-pub use keys::{Key, KeyError};
+pub use keys::{Key, KeyError, KeyFile, Password};
 pub use reader::{ChannelState, Market, PendingPayout, Provider, ReceiverState, Withdrawal};
 pub use sender::{Claim, Registration};
 pub use service::{Score, ServiceEntry, ServicePost};

@@ -17,12 +17,17 @@ pub(crate) struct HomeArgs {
     /// Folder for pulled and imported models [default: the data folder]
     #[arg(long, global = true, env = "ASSAY_MODELS_DIR", value_name = "DIR")]
     models_dir: Option<PathBuf>,
+
+    /// The file with the password of your keys [default: asked at the terminal]
+    #[arg(long, global = true, env = "ASSAY_PASSWORD_FILE", value_name = "FILE")]
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     data: PathBuf,
     models: PathBuf,
+    password_file: Option<PathBuf>,
 }
 
 impl HomeArgs {
@@ -36,7 +41,11 @@ impl HomeArgs {
                 })?,
         };
         let models = self.models_dir.clone().unwrap_or_else(|| data.clone());
-        Ok(Home { data, models })
+        Ok(Home {
+            data,
+            models,
+            password_file: self.password_file.clone(),
+        })
     }
 }
 
@@ -51,6 +60,21 @@ impl Home {
 
     pub(crate) fn keys(&self) -> PathBuf {
         self.data.join("keys")
+    }
+
+    /// The keystore of this name.
+    pub(crate) fn key(&self, name: &str) -> PathBuf {
+        self.keys().join(format!("{name}.json"))
+    }
+
+    /// What the keys of the local market are under.
+    pub(crate) fn market_password(&self) -> PathBuf {
+        self.keys().join("market.password")
+    }
+
+    /// Where the password of the user's own keys stands, if a file was named.
+    pub(crate) fn password_file(&self) -> Option<&Path> {
+        self.password_file.as_deref()
     }
 
     pub(crate) fn chain_file(&self) -> PathBuf {
@@ -156,6 +180,7 @@ mod tests {
         let home = Home {
             data: folder.path().join("data"),
             models: folder.path().join("models"),
+            password_file: None,
         };
         let first = home.lock().unwrap();
         assert!(

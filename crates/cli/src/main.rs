@@ -9,6 +9,7 @@ mod demo;
 mod home;
 mod interrupt;
 mod judge;
+mod keyring;
 mod live;
 mod market;
 mod models;

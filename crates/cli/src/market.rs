@@ -10,6 +10,7 @@ mod nodes;
 pub(crate) mod plan;
 
 use crate::home::{Home, HomeLock};
+use crate::keyring::LocalKeys;
 use crate::refusal::refusal;
 use anyhow::Result;
 use assay_audit::AuditPolicy;
@@ -58,14 +59,15 @@ impl LocalMarket {
         model: LoadedModel,
         plan: MarketPlan,
     ) -> Result<Self> {
-        let opened = chain::open(home).await?;
+        let keys = LocalKeys::of(home)?;
+        let opened = chain::open(home, &keys).await?;
         let rpc = chain::serve(&opened.chain, plan.rpc_listen).await?;
-        let payer = chain::funded_payer(home, &opened).await?;
+        let payer = chain::funded_payer(home, &keys, &opened).await?;
         let mut nodes = Vec::new();
         for node in &plan.nodes {
-            nodes.push(nodes::start(home, &opened, &model, node, plan.threads).await?);
+            nodes.push(nodes::start(home, &keys, &opened, &model, node, plan.threads).await?);
         }
-        nodes::retire_others(home, &opened, &nodes).await?;
+        nodes::retire_others(home, &keys, &opened, &nodes).await?;
         let mut config = GatewayConfig::new(
             plan.listen,
             home.gateway(),

@@ -362,33 +362,3 @@ async fn a_busy_node_is_asked_again() {
     assert_eq!(Chain::connect(&url).await.unwrap().chain_id(), 42);
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
-
-#[test]
-fn keys_stay_in_a_file_that_only_their_owner_reads() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys/offer.key");
-    let made = Key::load_or_create(&path).unwrap();
-    let again = Key::load_or_create(&path).unwrap();
-    assert_eq!(made.address(), again.address());
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert!(!format!("{made:?}").contains(&text.trim()[2..20]));
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&path), 0o600);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let refused = Key::load_or_create(&path).unwrap_err().to_string();
-        assert!(refused.contains("chmod 600"), "{refused}");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    }
-    std::fs::write(&path, "not a key").unwrap();
-    let refused = Key::load_or_create(&path).unwrap_err().to_string();
-    assert!(refused.contains("holds no key"), "{refused}");
-    assert!(
-        !refused.contains("not a key"),
-        "what stands in the file is never shown"
-    );
-    assert!(Key::from_bytes(&[0; 32]).is_err());
-    assert!(Key::from_bytes(&[0xff; 32]).is_err());
-}

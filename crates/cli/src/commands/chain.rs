@@ -2,6 +2,7 @@
 
 use crate::home::Home;
 use crate::interrupt;
+use crate::keyring::Keyring;
 use crate::live::provider_name;
 use crate::network::NetworkArgs;
 use crate::output::{self, Table};
@@ -68,7 +69,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
             real_clocks,
             out,
         } => {
-            let key = key.unwrap_or_else(|| home.keys().join("deployer.key"));
+            let key = key.unwrap_or_else(|| home.key("deployer"));
             let mut params = match token {
                 Some(token) if real_clocks => DeployParams::network(token, min_stake),
                 _ => DeployParams {
@@ -78,7 +79,13 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
             };
             params.min_stake = min_stake;
             let out = out.unwrap_or_else(|| home.deployment());
-            deploy(&rpc_url, &Key::load_or_create(&key)?, params, out).await
+            deploy(
+                &rpc_url,
+                &Keyring::new(home).open_or_make(&key)?,
+                params,
+                out,
+            )
+            .await
         }
         Action::Serve { listen } => serve(home, listen).await,
     }

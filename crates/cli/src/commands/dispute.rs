@@ -7,6 +7,7 @@ use crate::commands::receipt;
 use crate::home::Home;
 use crate::interrupt;
 use crate::judge;
+use crate::keyring::{self, Keyring};
 use crate::live::{UrlArgs, now, provider_name};
 use crate::narrate;
 use crate::network::{self, NetworkArgs};
@@ -113,7 +114,7 @@ struct TableArgs {
 /// Whose bond and gas.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct PurseArgs {
-    /// The key that puts up the bond and gets the bounty; made if it is not there [default: watcher.key of the data folder]
+    /// The key that puts up the bond and gets the bounty; made if it is not there [default: `watcher` of `assay key list`]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Mint the bond where the stablecoin is the test dollar
@@ -124,10 +125,8 @@ pub(crate) struct PurseArgs {
 impl PurseArgs {
     pub(crate) fn key(&self, home: &Home) -> Result<Key> {
         home.create()?;
-        let default = || home.keys().join("watcher.key");
-        Ok(Key::load_or_create(
-            &self.key.clone().unwrap_or_else(default),
-        )?)
+        let path = self.key.clone().unwrap_or_else(|| home.key("watcher"));
+        Keyring::new(home).open_or_make(&path)
     }
 
     /// Sees to it that a bond can be put up.
@@ -615,13 +614,12 @@ async fn defend(
 ) -> Result<()> {
     let market = disputed(home, &table.network).await?;
     let dispute = find(&market, game).await?;
-    let path = key.unwrap_or_else(|| home.node("own").join("offer.key"));
-    let key = Key::load(&path).map_err(|error| {
-        refusal(
-            format!("the provider's key cannot be had: {error}"),
-            "name it with --key",
-        )
+    let path = key.unwrap_or_else(|| home.node("own").join("offer.json"));
+    let path = keyring::found(&path).ok_or_else(|| {
+        let what = format!("there is no key of the provider's in {}", path.display());
+        refusal(what, "name it with --key")
     })?;
+    let key = Keyring::new(home).open(&path)?;
     let case = match (
         &table.receipt,
         assay_node::kept(&home.node("own"), &dispute.receipt.body.request_id),

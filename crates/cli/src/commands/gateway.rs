@@ -2,6 +2,7 @@
 
 use crate::commands::up::{CloudArgs, news_of};
 use crate::home::Home;
+use crate::keyring::Keyring;
 use crate::live::{UrlArgs, provider_name};
 use crate::network::{self, NetworkArgs};
 use crate::output::{self, Table};
@@ -9,7 +10,6 @@ use crate::tell::Tell;
 use crate::{interrupt, models, parse};
 use anyhow::{Context, Result};
 use assay_audit::{AuditPolicy, PartsPerMillion};
-use assay_chain::Key;
 use assay_gateway::{GatewayConfig, Status};
 use assay_openai::Fallback;
 use assay_protocol::MicroUsd;
@@ -78,7 +78,7 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     home.create()?;
     crate::commands::up::check_port(args.listen)?;
     let market = args.network.market(home).await?;
-    let payer = Key::load_or_create(&home.keys().join("payer.key"))?;
+    let payer = Keyring::new(home).open_or_make(&home.key("payer"))?;
     network::funds(&market, &payer, args.deposits_max, args.mint).await?;
     let model = models::ready(home, &args.model).await?.loaded;
     let name = model.name.clone();

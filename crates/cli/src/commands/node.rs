@@ -3,6 +3,7 @@
 use crate::ask::Gateway;
 use crate::home::Home;
 use crate::interrupt;
+use crate::keyring::{self, Keyring};
 use crate::models;
 use crate::narrate;
 use crate::network::{self, NetworkArgs};
@@ -10,7 +11,7 @@ use crate::output;
 use crate::parse;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
-use assay_chain::{Key, Registration};
+use assay_chain::Registration;
 use assay_node::{DefenceState, Defended, NodeConfig, ServedModel};
 use assay_protocol::{B256, MicroUsd, Price};
 use serde_json::{Value, json};
@@ -102,16 +103,17 @@ struct Keys {
 fn keys(home: &Home) -> Keys {
     let folder = home.node("own");
     Keys {
-        owner: folder.join("owner.key"),
-        offer: folder.join("offer.key"),
+        owner: folder.join("owner.json"),
+        offer: folder.join("offer.json"),
     }
 }
 
 async fn init(args: InitArgs, home: &Home) -> Result<()> {
     home.create()?;
     let keys = keys(home);
-    let owner = Key::load_or_create(&keys.owner)?;
-    let offer = Key::load_or_create(&keys.offer)?;
+    let keyring = Keyring::new(home);
+    let owner = keyring.open_or_make(&keys.owner)?;
+    let offer = keyring.open_or_make(&keys.offer)?;
     let market = args.network.market(home).await?;
     let model = models::ready(home, &args.model).await?.loaded;
     let models = vec![model.model.id()];
@@ -160,9 +162,10 @@ async fn init(args: InitArgs, home: &Home) -> Result<()> {
 
 async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     let keys = keys(home);
-    let not_yet = |_| refusal("this node has no keys yet", "run `assay node init` first");
-    let owner = Key::load(&keys.owner).map_err(not_yet)?;
-    let offer = Key::load(&keys.offer).map_err(not_yet)?;
+    let keyring = Keyring::new(home);
+    let not_yet = || refusal("this node has no keys yet", "run `assay node init` first");
+    let owner = keyring.open(&keyring::found(&keys.owner).ok_or_else(not_yet)?)?;
+    let offer = keyring.open(&keyring::found(&keys.offer).ok_or_else(not_yet)?)?;
     let market = args.network.market(home).await?;
     let loaded = models::ready(home, &args.model).await?.loaded;
     let name = loaded.name.clone();

@@ -3,6 +3,7 @@
 //! Whatever a kill interrupts is done again on the next start; nothing is done twice that costs money.
 
 use crate::home::Home;
+use crate::keyring::LocalKeys;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_chain::{Chain, DeployParams, Deployment, EmbeddedConfig, Key, Market};
@@ -23,8 +24,8 @@ pub(crate) struct OpenedChain {
     pub(crate) is_new: bool,
 }
 
-pub(crate) async fn open(home: &Home) -> Result<OpenedChain> {
-    let operator = Key::load_or_create(&home.keys().join("operator.key"))?;
+pub(crate) async fn open(home: &Home, keys: &LocalKeys<'_>) -> Result<OpenedChain> {
+    let operator = keys.open_or_make(&home.key("operator"))?;
     let chain = Chain::embedded(EmbeddedConfig::at(home.chain_file())).await?;
     let path = home.deployment();
     let (market, is_new) = match read_deployment(&path)? {
@@ -94,8 +95,12 @@ impl OpenedChain {
 }
 
 /// The buyer's key, with money to spend.
-pub(crate) async fn funded_payer(home: &Home, opened: &OpenedChain) -> Result<Key> {
-    let payer = Key::load_or_create(&home.keys().join("payer.key"))?;
+pub(crate) async fn funded_payer(
+    home: &Home,
+    keys: &LocalKeys<'_>,
+    opened: &OpenedChain,
+) -> Result<Key> {
+    let payer = keys.open_or_make(&home.key("payer"))?;
     opened.top_up(payer.address(), PAYER_FUNDS).await?;
     Ok(payer)
 }

@@ -1,6 +1,7 @@
 //! The nodes of a local market: each with its own keys, ledger, price and stake, registered on the chain.
 
 use crate::home::Home;
+use crate::keyring::{self, LocalKeys};
 use crate::market::chain::OpenedChain;
 use crate::market::file::NodeEntry;
 use crate::market::plan::{Conduct, NodePlan};
@@ -31,14 +32,15 @@ pub(crate) struct LocalNode {
 
 pub(crate) async fn start(
     home: &Home,
+    keys: &LocalKeys<'_>,
     opened: &OpenedChain,
     model: &LoadedModel,
     plan: &NodePlan,
     threads: usize,
 ) -> Result<LocalNode> {
     let folder = home.node(&plan.name);
-    let owner = Key::load_or_create(&folder.join("owner.key"))?;
-    let hot = Key::load_or_create(&folder.join("offer.key"))?;
+    let owner = keys.open_or_make(&folder.join("owner.json"))?;
+    let hot = keys.open_or_make(&folder.join("offer.json"))?;
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = NodeConfig::new(
         any_port,
@@ -121,6 +123,7 @@ async fn register(opened: &OpenedChain, owner: &Key, hot: &Key, model: &LoadedMo
 /// Nodes of an earlier start that this one does not run serve nothing any more.
 pub(crate) async fn retire_others(
     home: &Home,
+    keys: &LocalKeys<'_>,
     opened: &OpenedChain,
     running: &[LocalNode],
 ) -> Result<()> {
@@ -128,15 +131,14 @@ pub(crate) async fn retire_others(
         return Ok(());
     };
     for folder in folders.flatten() {
-        let Ok(owner) = Key::load(&folder.path().join("owner.key")) else {
-            continue;
-        };
-        if running
-            .iter()
-            .any(|node| node.owner.address() == owner.address())
-        {
+        let runs = |node: &LocalNode| folder.file_name().to_str() == Some(&node.plan.name);
+        if running.iter().any(runs) {
             continue;
         }
+        let owner = keyring::found(&folder.path().join("owner.json"));
+        let Some(owner) = owner.and_then(|path| keys.own(&path)) else {
+            continue;
+        };
         let serves = opened
             .market
             .provider(owner.address())

@@ -18,14 +18,38 @@ const STOP_LIMIT: Duration = Duration::from_secs(40);
 /// The program, with the models shared by all tests and nothing of the caller's own settings.
 pub(crate) fn assay(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
-    for name in ["ASSAY_URL", "ASSAY_LOG"] {
+    for name in [
+        "ASSAY_URL",
+        "ASSAY_LOG",
+        "ASSAY_RPC_URL",
+        "ASSAY_DEPLOYMENT",
+    ] {
         command.env_remove(name);
     }
     command
         .env("ASSAY_DATA_DIR", data)
         .env("ASSAY_MODELS_DIR", models_dir())
+        .env("ASSAY_PASSWORD_FILE", password_file(data))
         .stdin(Stdio::null());
     command
+}
+
+/// What a test's keys are under.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+fn password_file(data: &Path) -> PathBuf {
+    let path = data.join("password");
+    if !path.exists() {
+        std::fs::create_dir_all(data).expect("a folder is made");
+        std::fs::write(&path, format!("{PASSWORD}\n")).expect("a password is written");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mine = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(&path, mine).expect("a file can be hidden");
+        }
+    }
+    path
 }
 
 fn models_dir() -> PathBuf {
