@@ -282,6 +282,26 @@ sol! {
     }
 
     #[derive(Debug, PartialEq, Eq)]
+    interface IReputationAdapter {
+        function link(uint256 agentId) external;
+        function publish(address provider) external;
+        function SCOREBOARD() external view returns (address);
+        function IDENTITY() external view returns (address);
+        function REPUTATION() external view returns (address);
+        function PERIOD() external view returns (uint64);
+        function linkOf(address provider) external view returns (uint256 agentId, bool linked, uint64 publishedAt, uint64 records);
+
+        event Linked(address indexed provider, uint256 indexed agentId);
+        event Published(address indexed provider, uint256 indexed agentId, uint64 records);
+
+        error OtherIdentityRegistry(address expected, address got);
+        error NotTheOwner(uint256 agentId, address owner, address provider);
+        error NotLinked(address provider);
+        error TooEarly(address provider, uint256 readyAt);
+        error NothingNew(address provider);
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
     interface IMulticall3 {
         struct Call3 {
             address target;

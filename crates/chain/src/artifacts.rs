@@ -62,6 +62,13 @@ pub fn scoreboard() -> Vec<u8> {
     bytecode(include_str!("../../../contracts/artifacts/Scoreboard.json"))
 }
 
+/// Carries scores into ERC-8004's registry; takes scoreboard, identity registry, reputation registry, period.
+pub fn reputation_adapter() -> Vec<u8> {
+    bytecode(include_str!(
+        "../../../contracts/artifacts/ReputationAdapter.json"
+    ))
+}
+
 /// Many reads in one call.
 pub fn multicall3() -> Vec<u8> {
     bytecode(include_str!("../../../contracts/artifacts/Multicall3.json"))

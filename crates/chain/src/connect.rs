@@ -1,29 +1,20 @@
 //! One handle on a chain, embedded or remote: the same JSON-RPC calls, the same code above.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use alloy::network::TransactionBuilder;
 use alloy::providers::{DynProvider, Provider, RootProvider};
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::types::{BlockId, BlockNumberOrTag, TransactionRequest};
-use alloy::transports::layers::RetryBackoffLayer;
 use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall;
 use assay_protocol::{Address, Timestamp};
 
 use crate::embedded::{Embedded, EmbeddedConfig};
+use crate::endpoints::Endpoints;
 use crate::error::{ChainError, from_rpc};
+use crate::patience::Patience;
 use crate::transact::Nonces;
-
-/// How long one JSON-RPC request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A busy node is asked again so often, after such a pause.
-const BUSY_RETRIES_MAX: u32 = 5;
-const BUSY_PAUSE_MS: u64 = 250;
-/// The budget by which some public nodes count; so large that ours never waits for it.
-const UNITS_PER_SECOND: u64 = 1_000_000;
 
 /// A chain. Clones share the connection and the nonces.
 #[derive(Clone)]
@@ -32,6 +23,7 @@ pub struct Chain {
     pub(crate) nonces: Arc<Nonces>,
     chain_id: u64,
     embedded: Option<Embedded>,
+    pub(crate) patience: Patience,
 }
 
 impl Chain {
@@ -43,42 +35,38 @@ impl Chain {
     /// Another handle on an embedded chain, with nonces of its own.
     pub async fn attach(embedded: &Embedded) -> Result<Chain, ChainError> {
         let client = RpcClient::new(embedded.transport(), true);
-        let mut chain = Chain::over(client).await?;
-        chain.embedded = Some(embedded.clone());
-        Ok(chain)
+        let provider = RootProvider::new(client).erased();
+        let chain_id = provider.get_chain_id().await;
+        Ok(Chain {
+            provider,
+            nonces: Arc::default(),
+            chain_id: chain_id.map_err(|e| from_rpc("chain id", e))?,
+            embedded: Some(embedded.clone()),
+            patience: Patience::default(),
+        })
     }
 
     /// A chain behind a JSON-RPC url.
     pub async fn connect(url: &str) -> Result<Chain, ChainError> {
-        let bad = || ChainError::BadUrl(url.to_owned());
-        let parsed: reqwest::Url = url.parse().map_err(|_| bad())?;
-        if !matches!(parsed.scheme(), "http" | "https") {
-            return Err(bad());
-        }
-        // Somebody else may have installed it first; either way TLS has its cryptography.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .map_err(|e| ChainError::Unreachable(e.to_string()))?;
-        // A node that is busy (429, 503) is asked again; a transaction that it took is not sent twice.
-        let retry = RetryBackoffLayer::new(BUSY_RETRIES_MAX, BUSY_PAUSE_MS, UNITS_PER_SECOND);
-        let client = RpcClient::builder().layer(retry);
-        Chain::over(client.http_with_client(http, parsed)).await
+        Chain::connect_any(&[url.to_owned()]).await
     }
 
-    async fn over(client: RpcClient) -> Result<Chain, ChainError> {
-        let provider = RootProvider::new(client).erased();
-        let chain_id = provider
-            .get_chain_id()
-            .await
-            .map_err(|e| from_rpc("chain id", e))?;
+    /// A chain behind several nodes, which must all be of the same chain: the first that answers is used,
+    /// and where it fails the next.
+    pub async fn connect_any(urls: &[String]) -> Result<Chain, ChainError> {
+        Chain::connect_with(urls, Patience::default()).await
+    }
+
+    /// The same with other bounds on asking again.
+    pub async fn connect_with(urls: &[String], patience: Patience) -> Result<Chain, ChainError> {
+        let (endpoints, chain_id) = Endpoints::connect(urls, patience).await?;
+        let client = RpcClient::new(endpoints, false);
         Ok(Chain {
-            provider,
+            provider: RootProvider::new(client).erased(),
             nonces: Arc::default(),
             chain_id,
             embedded: None,
+            patience,
         })
     }
 

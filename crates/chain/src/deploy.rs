@@ -17,7 +17,11 @@ use crate::deployment::{DeployParams, Deployment};
 use crate::embedded::MULTICALL3;
 use crate::error::{ChainError, from_rpc, micro_usd};
 use crate::keys::Key;
+use crate::networks;
 use crate::transact::Mined;
+
+/// Seconds between two publications of one provider's score: it moves slowly, and each costs gas.
+const PUBLISH_PERIOD_S: u64 = 24 * 60 * 60;
 
 impl Chain {
     /// Deploys a market with the key's gas. The rules cannot be changed afterwards.
@@ -61,6 +65,7 @@ impl Chain {
             .read_deployment(registry, collector, scoreboard)
             .await?;
         deployment.deployed_block = Some(mined.block);
+        deployment.reputation_adapter = self.adapter(key, params, scoreboard).await?;
         Ok(deployment)
     }
 
@@ -86,10 +91,10 @@ impl Chain {
             bond: disputes.bond,
             response_s: disputes.response_s,
             extension_s: disputes.extension_s,
-            deployed_block: None,
+            deployed_block: self.first_block_of(registry).await?,
             scoreboard,
             reputation_adapter: Address::ZERO,
-            confirmations: 0,
+            confirmations: networks::of(self.chain_id()).map_or(0, |network| network.confirmations),
             chain_id: self.chain_id(),
             token,
             token_name: self
@@ -116,6 +121,22 @@ impl Chain {
         })
     }
 
+    /// The first block that has code at an address; none where the node has forgotten the states of old.
+    async fn first_block_of(&self, address: Address) -> Result<Option<u64>, ChainError> {
+        let (mut low, mut high) = (0, self.block_number().await?);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let code = self.provider.get_code_at(address).number(middle).await;
+            match code {
+                Ok(code) if code.is_empty() => low = middle + 1,
+                Ok(_) => high = middle,
+                Err(alloy::transports::RpcError::ErrorResp(_)) => return Ok(None),
+                Err(error) => return Err(from_rpc("contract code", error)),
+            }
+        }
+        Ok(Some(low))
+    }
+
     /// The rules of the disputes, out of their contract; all zero where there is none.
     async fn read_disputes(&self, game: Address) -> Result<Disputes, ChainError> {
         if game.is_zero() {
@@ -139,6 +160,36 @@ impl Chain {
             response_s,
             extension_s: extension.to(),
         })
+    }
+
+    /// The adapter to the chain's ERC-8004 registries; zero where it has none.
+    async fn adapter(
+        &self,
+        key: &Key,
+        params: &DeployParams,
+        scoreboard: Address,
+    ) -> Result<Address, ChainError> {
+        let known = networks::of(self.chain_id()).and_then(|network| network.erc8004);
+        let Some(registries) = params.erc8004.or(known) else {
+            return Ok(Address::ZERO);
+        };
+        for (what, address) in [
+            ("identity registry", registries.identity),
+            ("reputation registry", registries.reputation),
+        ] {
+            if self.code(address).await?.is_empty() {
+                return Err(ChainError::NoContract { what, address });
+            }
+        }
+        let arguments = (
+            scoreboard,
+            registries.identity,
+            registries.reputation,
+            PUBLISH_PERIOD_S,
+        )
+            .abi_encode();
+        let initcode = artifacts::with_arguments(artifacts::reputation_adapter(), &arguments);
+        self.make("reputation adapter", key, initcode).await
     }
 
     /// Prices, stakes and vouchers are micro-dollars: another unit would be wrong by a power of ten.

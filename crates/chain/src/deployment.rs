@@ -4,6 +4,8 @@ use assay_protocol::channel::{ChannelDomain, TokenDomain};
 use assay_protocol::{Address, Domain, MicroUsd};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::networks::Erc8004;
+
 /// The addresses of one market. Keep it as JSON; every process of a market needs the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -115,6 +117,10 @@ pub struct DeployParams {
     pub bond: MicroUsd,
     pub response_s: u32,
     pub extension_s: u32,
+    /// Where agents and their reputation are registered; without it the network's own, if it is known to
+    /// have them.
+    #[serde(default)]
+    pub erc8004: Option<Erc8004>,
 }
 
 impl DeployParams {
@@ -130,6 +136,7 @@ impl DeployParams {
             bond: MicroUsd(1_000_000),
             response_s: 10,
             extension_s: 20,
+            erc8004: None,
         }
     }
 
@@ -145,6 +152,7 @@ impl DeployParams {
             bond: MicroUsd(10_000_000),
             response_s: 2 * 60 * 60,
             extension_s: 8 * 60 * 60,
+            erc8004: None,
         }
     }
 }

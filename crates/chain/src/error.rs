@@ -13,6 +13,7 @@ use crate::abi::IDisputeGame::IDisputeGameErrors as Game;
 use crate::abi::IPayoutVault::IPayoutVaultErrors as Vault;
 use crate::abi::IReferee::UnknownModel;
 use crate::abi::IRegistry::IRegistryErrors as Registry;
+use crate::abi::IReputationAdapter::IReputationAdapterErrors as Adapter;
 use crate::abi::IScoreboard::IScoreboardErrors as Scoreboard;
 use crate::abi::ITestDollar::ITestDollarErrors as Dollar;
 
@@ -23,6 +24,16 @@ pub enum ChainError {
         "`{0}` is no http(s) url; give the chain's JSON-RPC address, as in http://127.0.0.1:8545"
     )]
     BadUrl(String),
+    #[error("{0} urls of one chain: name 1 to {max}", max = crate::endpoints::URLS_MAX)]
+    Urls(usize),
+    #[error(
+        "the node {node} is of chain {got}, another one of chain {expected}; all --rpc-url must be of one chain"
+    )]
+    UrlsDiffer {
+        node: String,
+        expected: u64,
+        got: u64,
+    },
     #[error("the chain does not answer: {0}; check that it runs and that --rpc-url is right")]
     Unreachable(String),
     #[error("the chain refuses: {0}")]
@@ -47,6 +58,14 @@ pub enum ChainError {
         what: &'static str,
         hash: B256,
         waited_s: u64,
+    },
+    #[error(
+        "{what}: transaction {hash} did not happen: another one of the same key took its nonce {nonce}; give each process its own key"
+    )]
+    Overtaken {
+        what: &'static str,
+        hash: B256,
+        nonce: u64,
     },
     #[error("the chain's answer to {what} cannot be read: {why}")]
     BadAnswer { what: &'static str, why: String },
@@ -74,6 +93,10 @@ pub enum ChainError {
     )]
     NoScoreboard,
     #[error(
+        "this market has no adapter to ERC-8004 registries: its chain had none when it was deployed"
+    )]
+    NoAdapter,
+    #[error(
         "{what}: the chain's node does not tell the state of block {block}; ask one that keeps its history: {said}"
     )]
     NoHistory {
@@ -99,6 +122,7 @@ pub enum Refusal {
     Vault(Vault),
     Game(Game),
     Scoreboard(Scoreboard),
+    Adapter(Adapter),
     /// What the referee says of a model whose manifest nobody has published.
     UnknownModel(B256),
     Token(Dollar),
@@ -136,6 +160,9 @@ impl Refusal {
         if let Ok(error) = Scoreboard::abi_decode(data) {
             return Refusal::Scoreboard(error);
         }
+        if let Ok(error) = Adapter::abi_decode(data) {
+            return Refusal::Adapter(error);
+        }
         if let Ok(error) = UnknownModel::abi_decode(data) {
             return Refusal::UnknownModel(error.modelId);
         }
@@ -163,6 +190,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Vault(error) => vault_words(error, f),
             Refusal::Game(error) => game_words(error, f),
             Refusal::Scoreboard(error) => scoreboard_words(error, f),
+            Refusal::Adapter(error) => adapter_words(error, f),
             Refusal::UnknownModel(model) => write!(
                 f,
                 "the referee knows no manifest of model {model}; publish it first"
@@ -475,6 +503,28 @@ fn scoreboard_words(error: &Scoreboard, f: &mut std::fmt::Formatter<'_>) -> std:
     }
 }
 
+fn adapter_words(error: &Adapter, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    match error {
+        Adapter::OtherIdentityRegistry(e) => write!(
+            f,
+            "the reputation registry belongs to the identity registry {}, not {}",
+            e.got, e.expected
+        ),
+        Adapter::NotTheOwner(e) => write!(
+            f,
+            "agent {} is owned by {}, not {}",
+            e.agentId, e.owner, e.provider
+        ),
+        Adapter::NotLinked(e) => write!(f, "{} has linked no agent yet", e.provider),
+        Adapter::TooEarly(e) => write!(
+            f,
+            "the score of {} can be published again at {}",
+            e.provider, e.readyAt
+        ),
+        Adapter::NothingNew(e) => write!(f, "nothing new is posted of {}", e.provider),
+    }
+}
+
 fn token_words(error: &Dollar, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     match error {
         Dollar::ERC20InsufficientBalance(e) => write!(
@@ -529,6 +579,12 @@ pub(crate) fn from_rpc(what: &'static str, error: RpcError<TransportErrorKind>) 
             },
             None => ChainError::Rpc(format!("{what}: {}", payload.message)),
         },
+        RpcError::Transport(TransportErrorKind::Custom(error)) => {
+            ChainError::Unreachable(match error.downcast::<reqwest::Error>() {
+                Ok(error) => without_secrets(*error),
+                Err(error) => with_causes(&*error),
+            })
+        }
         RpcError::Transport(kind) => ChainError::Unreachable(with_causes(&kind)),
         RpcError::NullResp => ChainError::BadAnswer {
             what,
@@ -539,6 +595,19 @@ pub(crate) fn from_rpc(what: &'static str, error: RpcError<TransportErrorKind>) 
             why: err.to_string(),
         },
         other => ChainError::Rpc(format!("{what}: {other}")),
+    }
+}
+
+/// A url may hold a secret in its path: only its host is shown.
+fn without_secrets(error: reqwest::Error) -> String {
+    let host = error
+        .url()
+        .and_then(|url| url.host_str())
+        .map(str::to_owned);
+    let words = with_causes(&error.without_url());
+    match host {
+        Some(host) => format!("{host}: {words}"),
+        None => words,
     }
 }
 

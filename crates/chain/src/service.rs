@@ -1,14 +1,16 @@
 //! Service on the scoreboard: what is counted of a provider, and posting what payers and providers
 //! signed. Counts nothing itself.
 
-use alloy_sol_types::SolCall;
+use alloy::rpc::types::{Filter, Log};
+use alloy_primitives::U256;
+use alloy_sol_types::{SolCall, SolEvent};
 use assay_protocol::channel::ChannelConfig;
 use assay_protocol::{
-    Address, B256, Histogram, MicroUsd, ServiceRecord, Signature, Signed, Timestamp,
+    Address, B256, Histogram, MicroUsd, Service, ServiceRecord, Signature, Signed, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::abi::{IRegistry, IScoreboard};
+use crate::abi::{IRegistry, IReputationAdapter, IScoreboard};
 use crate::error::ChainError;
 use crate::keys::Key;
 use crate::reader::Market;
@@ -117,6 +119,33 @@ impl Market {
         self.chain.view("posted record", to, call).await
     }
 
+    /// The record that was posted last for this channel, from its event; None before the first. Searches the chain from
+    /// the market's start: where the record is likely known, compare [`Market::posted_service`] first.
+    pub async fn posted_record(
+        &self,
+        channel_id: B256,
+    ) -> Result<Option<ServiceRecord>, ChainError> {
+        let filter = Filter::new()
+            .address(self.scoreboard()?)
+            .event_signature(IScoreboard::Posted::SIGNATURE_HASH)
+            .topic2(channel_id);
+        let from = self.deployment().deployed_block.unwrap_or(0);
+        let head = self.chain.block_number().await?;
+        let mut last = None;
+        let take = |logs: Vec<Log>, _| {
+            for log in logs {
+                if let Ok(posted) = IScoreboard::Posted::decode_log(&log.inner) {
+                    last = Some(from_abi_record(&posted.data.record));
+                }
+            }
+        };
+        let search = self
+            .chain
+            .search("posted record", &filter, from, head, take);
+        search.await?;
+        Ok(last)
+    }
+
     /// Posts records: all or none. Anybody may send it.
     pub async fn post_service(&self, key: &Key, post: &ServicePost) -> Result<Mined, ChainError> {
         let to = self.scoreboard()?;
@@ -143,6 +172,28 @@ impl Market {
         self.chain.send("leave jail", owner, to, input).await
     }
 
+    /// Names the ERC-8004 agent that the owner's score is published about; the owner must own it.
+    pub async fn link_agent(&self, owner: &Key, agent_id: U256) -> Result<Mined, ChainError> {
+        let input = IReputationAdapter::linkCall { agentId: agent_id }.abi_encode();
+        let to = self.adapter()?;
+        self.chain.send("agent", owner, to, input).await
+    }
+
+    /// Writes a provider's score into the chain's ERC-8004 registry. Anybody may, once a period.
+    pub async fn publish_score(&self, key: &Key, provider: Address) -> Result<Mined, ChainError> {
+        let input = IReputationAdapter::publishCall { provider }.abi_encode();
+        let to = self.adapter()?;
+        self.chain.send("publish", key, to, input).await
+    }
+
+    fn adapter(&self) -> Result<Address, ChainError> {
+        let adapter = self.deployment().reputation_adapter;
+        if adapter.is_zero() {
+            return Err(ChainError::NoAdapter);
+        }
+        Ok(adapter)
+    }
+
     pub(crate) fn scoreboard(&self) -> Result<Address, ChainError> {
         let scoreboard = self.deployment().scoreboard;
         if scoreboard.is_zero() {
@@ -163,6 +214,21 @@ pub(crate) fn abi_record(record: &ServiceRecord) -> IScoreboard::ServiceRecord {
         failures: service.failures,
         ttft: service.ttft.word(),
         speed: service.speed.word(),
+    }
+}
+
+fn from_abi_record(record: &IScoreboard::ServiceRecord) -> ServiceRecord {
+    ServiceRecord {
+        channel_id: record.channelId,
+        service: Service {
+            revenue: MicroUsd(record.revenue),
+            prompt_tokens: record.promptTokens,
+            output_tokens: record.outputTokens,
+            requests: record.requests,
+            failures: record.failures,
+            ttft: Histogram::from_word(record.ttft),
+            speed: Histogram::from_word(record.speed),
+        },
     }
 }
 

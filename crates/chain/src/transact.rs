@@ -1,15 +1,15 @@
-//! Sends one transaction and waits until it is in a block. Several senders of one key never take
+//! Sends one transaction; `pending` waits until it is in a block. Several senders of one key never take
 //! the same nonce, and a contract's refusal is found by a dry run before anything is sent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex as SyncMutex};
-use std::time::{Duration, Instant};
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy::eips::eip2718::Encodable2718;
 use alloy::network::TransactionBuilder;
 use alloy::providers::Provider;
 use alloy::rpc::types::{BlockId, TransactionReceipt, TransactionRequest};
+use alloy::transports::RpcError;
 use alloy_primitives::{Bytes, TxKind, U256};
 use assay_protocol::{Address, B256};
 use tokio::sync::Mutex;
@@ -18,11 +18,8 @@ use crate::connect::Chain;
 use crate::error::{ChainError, Refusal, from_rpc};
 use crate::keys::Key;
 
-/// How long to wait for a block that holds a transaction.
-const MINED_TIMEOUT: Duration = Duration::from_secs(90);
-/// Polling starts fast, for a chain that mines at once, and slows down.
-const POLL_FIRST: Duration = Duration::from_millis(2);
-const POLL_SLOWEST: Duration = Duration::from_secs(1);
+/// Transactions of one key that are remembered at most, so that they can be sent again.
+const REMEMBERED_MAX: usize = 64;
 /// How often a nonce that another process took is fetched anew.
 const NONCE_ATTEMPTS_MAX: usize = 8;
 
@@ -37,16 +34,44 @@ pub struct Mined {
     pub logs: Vec<alloy_primitives::Log>,
 }
 
-/// The next nonce of every key that this process sends with. None means: ask the chain.
+/// What every key has sent through this handle.
 #[derive(Default)]
 pub(crate) struct Nonces {
-    lanes: SyncMutex<HashMap<Address, Arc<Mutex<Option<u64>>>>>,
+    lanes: SyncMutex<HashMap<Address, Arc<Mutex<Lane>>>>,
+}
+
+/// One key's transactions.
+#[derive(Default)]
+pub(crate) struct Lane {
+    /// The next nonce. None means: ask the chain.
+    pub(crate) next: Option<u64>,
+    /// What was sent last, oldest first: a reorganization may drop it, and then it is sent again.
+    pub(crate) sent: VecDeque<Sent>,
+}
+
+/// A signed transaction that was handed over.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) draft: TxEip1559,
+    pub(crate) raw: Vec<u8>,
+    pub(crate) hash: B256,
 }
 
 impl Nonces {
-    fn lane(&self, address: Address) -> Arc<Mutex<Option<u64>>> {
+    pub(crate) fn lane(&self, address: Address) -> Arc<Mutex<Lane>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(|e| e.into_inner());
         lanes.entry(address).or_default().clone()
+    }
+}
+
+impl Lane {
+    /// Remembers a transaction in place of an older one of the same nonce.
+    pub(crate) fn remember(&mut self, sent: Sent) {
+        self.sent.retain(|old| old.draft.nonce != sent.draft.nonce);
+        if self.sent.len() >= REMEMBERED_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(sent);
     }
 }
 
@@ -86,16 +111,16 @@ impl Chain {
             .with_input(input.clone());
         request.to = Some(to);
         let lane = self.nonces.lane(key.address());
-        let hash = {
+        let sent = {
             // One sender of a key at a time, from its dry run until the chain has its transaction.
-            let mut next = lane.lock().await;
+            let mut lane = lane.lock().await;
             let gas = self
                 .provider
                 .estimate_gas(request.clone())
                 .await
                 .map_err(|e| from_rpc(what, e))?;
             let (max_fee_per_gas, max_priority_fee_per_gas) = self.fees(what).await?;
-            let mut draft = TxEip1559 {
+            let draft = TxEip1559 {
                 chain_id: self.chain_id(),
                 nonce: 0,
                 // Another transaction may come first and make this one dearer: a quarter of slack.
@@ -107,20 +132,25 @@ impl Chain {
                 access_list: Default::default(),
                 input,
             };
-            self.submit(what, key, &mut draft, &mut next).await?
+            self.submit(what, key, draft, &mut lane).await?
         };
-        match self.mined(what, hash).await {
+        let nonce = sent.draft.nonce;
+        match self.mined(what, key, &lane, sent).await {
             Ok(receipt) => self.outcome(what, request, receipt).await,
             Err(error) => {
-                // The transaction may have been dropped; the next one asks the chain for its nonce.
-                *lane.lock().await = None;
+                // The transaction may have been dropped; the next one asks the chain for its nonce. What the
+                // caller was told to be lost is not sent again behind its back.
+                let mut lane = lane.lock().await;
+                lane.next = None;
+                lane.sent.retain(|other| other.draft.nonce != nonce);
+                drop(lane);
                 Err(error)
             }
         }
     }
 
     /// What to offer for gas: enough for a base fee that doubles. Zero on a chain that asks nothing.
-    async fn fees(&self, what: &'static str) -> Result<(u128, u128), ChainError> {
+    pub(crate) async fn fees(&self, what: &'static str) -> Result<(u128, u128), ChainError> {
         let (base, tip) = self.base_fee_and_tip(what).await?;
         Ok((base.saturating_mul(2).saturating_add(tip), tip))
     }
@@ -141,21 +171,22 @@ impl Chain {
         let tip = match self.provider.get_max_priority_fee_per_gas().await {
             Ok(tip) => tip,
             // Not every node has the method; the base fee alone gets in.
-            Err(alloy::transports::RpcError::ErrorResp(_)) => 0,
+            Err(RpcError::ErrorResp(_)) => 0,
             Err(error) => return Err(from_rpc(what, error)),
         };
         Ok((u128::from(base), tip))
     }
 
+    /// Hands a transaction over, with the next nonce that nobody has taken.
     async fn submit(
         &self,
         what: &'static str,
         key: &Key,
-        draft: &mut TxEip1559,
-        next: &mut Option<u64>,
-    ) -> Result<B256, ChainError> {
+        mut draft: TxEip1559,
+        lane: &mut Lane,
+    ) -> Result<Sent, ChainError> {
         for _ in 0..NONCE_ATTEMPTS_MAX {
-            draft.nonce = match *next {
+            draft.nonce = match lane.next {
                 Some(nonce) => nonce,
                 None => self
                     .provider
@@ -164,53 +195,34 @@ impl Chain {
                     .await
                     .map_err(|e| from_rpc(what, e))?,
             };
-            let (raw, hash) = sign(key, draft);
-            match self.provider.send_raw_transaction(&raw).await {
-                Ok(_) => {
-                    *next = Some(draft.nonce + 1);
-                    return Ok(hash);
-                }
-                Err(error) => {
-                    let said = error
-                        .as_error_resp()
-                        .map(|payload| payload.message.as_ref());
-                    *next = None;
-                    if !said.is_some_and(nonce_is_taken) {
+            let sent = sign(key, &draft);
+            let error = match self.provider.send_raw_transaction(&sent.raw).await {
+                Ok(_) => None,
+                Err(error) => match &error {
+                    RpcError::ErrorResp(payload) if nonce_is_taken(&payload.message) => {
+                        lane.next = None;
+                        continue;
+                    }
+                    RpcError::ErrorResp(_) => {
+                        lane.next = None;
                         return Err(from_rpc(what, error));
                     }
-                }
+                    // It may have arrived all the same: whoever waits for it finds out, and sends these same
+                    // bytes again only if the chain has not got them.
+                    _ => Some(error),
+                },
+            };
+            if let Some(error) = error {
+                tracing::warn!(what, hash = %sent.hash, %error, "handing a transaction over failed");
             }
+            lane.next = Some(draft.nonce + 1);
+            lane.remember(sent.clone());
+            return Ok(sent);
         }
         Err(ChainError::Rpc(format!(
             "{what}: another process sends with {} all the time; give each process its own key",
             key.address()
         )))
-    }
-
-    async fn mined(
-        &self,
-        what: &'static str,
-        hash: B256,
-    ) -> Result<TransactionReceipt, ChainError> {
-        let start = Instant::now();
-        let mut pause = POLL_FIRST;
-        loop {
-            // A failed look-up is no failed transaction: keep looking until the time is up.
-            if let Ok(Some(receipt)) = self.provider.get_transaction_receipt(hash).await
-                && receipt.block_number.is_some()
-            {
-                return Ok(receipt);
-            }
-            if start.elapsed() >= MINED_TIMEOUT {
-                return Err(ChainError::NotMined {
-                    what,
-                    hash,
-                    waited_s: MINED_TIMEOUT.as_secs(),
-                });
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(POLL_SLOWEST);
-        }
     }
 
     async fn outcome(
@@ -249,20 +261,23 @@ impl Chain {
     }
 }
 
-/// The signed transaction's bytes and hash.
-fn sign(key: &Key, transaction: &TxEip1559) -> (Vec<u8>, B256) {
+pub(crate) fn sign(key: &Key, transaction: &TxEip1559) -> Sent {
     let signature = key.sign_digest(transaction.signature_hash());
     let word = |at: usize| U256::from_be_slice(&signature.0[at..at + 32]);
     let signature = alloy_primitives::Signature::new(word(0), word(32), signature.0[64] == 28);
     let signed = transaction.clone().into_signed(signature);
     let hash = *signed.hash();
-    (TxEnvelope::from(signed).encoded_2718(), hash)
+    Sent {
+        draft: transaction.clone(),
+        raw: TxEnvelope::from(signed).encoded_2718(),
+        hash,
+    }
 }
 
 /// Nodes name the same thing differently (geth, anvil, reth, nethermind). Bytes that are known
 /// already are never ours, for nothing here is sent twice: another process with this key made the
 /// same transaction, and ours still has to come.
-fn nonce_is_taken(message: &str) -> bool {
+pub(crate) fn nonce_is_taken(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     [
         "nonce too low",

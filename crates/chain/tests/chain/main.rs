@@ -4,6 +4,7 @@
 mod bindings;
 mod crash;
 mod dispute;
+mod faulty;
 mod foreign;
 mod gas;
 mod made;
