@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Channels} from "../src/Channels.sol";
+import {Erc3009Collector} from "../src/Erc3009Collector.sol";
 import {Merkle} from "../src/Merkle.sol";
 import {Market} from "./Base.sol";
 
@@ -80,6 +81,98 @@ contract VectorsTest is Market {
         Channels.VoucherClaim[] memory honest = one(Channels.VoucherClaim(Channels.Voucher(c, most), good, most));
         vm.prank(c.receiverAuthorizer);
         at.claim(honest);
+    }
+
+    function test_signed_deposits_of_the_vectors_open_their_channels_and_no_others() public {
+        string memory json = vm.readFile("../vectors/channels.json");
+        uint256 i = 0;
+        for (; vm.keyExistsJson(json, key("accept", i, "name")); ++i) {
+            string memory name = vm.parseJsonString(json, key("accept", i, "name"));
+            vm.chainId(vm.parseJsonUint(json, key("accept", i, "chainId")));
+            place(vm.parseJsonAddress(json, key("accept", i, "contract")));
+            Channels.ChannelConfig memory c = configOf(json, i);
+            vm.etch(c.token, address(dollar).code);
+            address pulls = vm.parseJsonAddress(json, key("accept", i, "deposit.collector"));
+            vm.etch(pulls, address(new Erc3009Collector(address(at))).code);
+            uint128 amount = uint128(vm.parseJsonUint(json, key("accept", i, "maxClaimableAmount")));
+            // More than may be minted at once: the first slot of the token is its balances.
+            vm.store(c.token, keccak256(abi.encode(c.payer, 0)), bytes32(uint256(amount)));
+            bytes memory data = vm.parseJsonBytes(json, key("accept", i, "deposit.collectorData"));
+            Channels.ChannelConfig memory other = configOf(json, i);
+            other.salt = keccak256("another lane");
+            (bool ok,) = address(at).call(abi.encodeCall(at.deposit, (other, amount, pulls, data)));
+            yes(!ok, "it was signed for one channel");
+            at.deposit(c, amount, pulls, data);
+            (uint128 held,) = at.channels(vm.parseJsonBytes32(json, key("accept", i, "channelId")));
+            eq(held, amount, name);
+        }
+        yes(i >= 5, "there are vectors");
+    }
+
+    function test_a_batch_over_two_channels_has_x402s_digest_and_signature() public {
+        string memory json = vm.readFile("../vectors/channels.json");
+        vm.chainId(vm.parseJsonUint(json, key("accept", 0, "chainId")));
+        place(vm.parseJsonAddress(json, key("accept", 0, "contract")));
+        Channels.VoucherClaim[] memory entries = new Channels.VoucherClaim[](2);
+        for (uint256 i = 0; i < 2; ++i) {
+            uint256 which = 3 * i;
+            uint128 most = uint128(vm.parseJsonUint(json, key("accept", which, "maxClaimableAmount")));
+            bytes memory sig = vm.parseJsonBytes(json, key("accept", which, "voucherSignature"));
+            Channels.ChannelConfig memory c = configOf(json, which);
+            entries[i] = Channels.VoucherClaim(
+                Channels.Voucher(c, most), sig, uint128(vm.parseJsonUint(json, key("accept", which, "totalClaimed")))
+            );
+            vm.etch(c.token, address(dollar).code);
+            vm.store(c.token, keccak256(abi.encode(address(this), 0)), bytes32(uint256(most)));
+            at.deposit(c, most, address(this), "");
+        }
+        eq(at.getClaimBatchDigest(entries), vm.parseJsonBytes32(json, ".claimOfTwo.digest"), "digest");
+        at.claimWithSignature(entries, vm.parseJsonBytes(json, ".claimOfTwo.signature"));
+    }
+
+    /// A collector too: gives what this test has.
+    function collect(address, address token, uint256 amount, bytes32, bytes calldata) external {
+        IToken(token).transfer(msg.sender, amount);
+    }
+
+    /// No contract reads offers; their digest is held here all the same.
+    function test_an_offer_has_the_digest_that_viem_computes() public view {
+        string memory json = vm.readFile("../vectors/receipts.json");
+        bytes32 typehash = keccak256(
+            "Offer(address provider,bytes32 modelId,uint64 inputPrice,uint64 cachedInputPrice,uint64 outputPrice,uint32 maxContext,uint32 concurrency,uint32 ttftPromiseMs,uint64 expiresAt)"
+        );
+        bytes32 body = keccak256(
+            bytes.concat(
+                abi.encode(
+                    typehash,
+                    vm.parseJsonAddress(json, ".offer.provider"),
+                    vm.parseJsonBytes32(json, ".offer.modelId"),
+                    vm.parseJsonUint(json, ".offer.inputPrice"),
+                    vm.parseJsonUint(json, ".offer.cachedInputPrice"),
+                    vm.parseJsonUint(json, ".offer.outputPrice")
+                ),
+                abi.encode(
+                    vm.parseJsonUint(json, ".offer.maxContext"),
+                    vm.parseJsonUint(json, ".offer.concurrency"),
+                    vm.parseJsonUint(json, ".offer.ttftPromiseMs"),
+                    vm.parseJsonUint(json, ".offer.expiresAt")
+                )
+            )
+        );
+        bytes32 domain = keccak256(
+            abi.encode(
+                keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+                keccak256("Assay"),
+                keccak256("1"),
+                vm.parseJsonUint(json, ".chainId"),
+                vm.parseJsonAddress(json, ".registry")
+            )
+        );
+        bytes32 digest = keccak256(abi.encodePacked(hex"1901", domain, body));
+        eq(digest, vm.parseJsonBytes32(json, ".offerDigest"), "digest");
+        bytes memory sig = vm.parseJsonBytes(json, ".offerSignature");
+        address signer = ecrecover(digest, uint8(sig[64]), word(sig, 0), word(sig, 32));
+        eq(signer, vm.parseJsonAddress(json, ".signer"), "signer");
     }
 
     /// Puts money into the channel by a collector that has it.

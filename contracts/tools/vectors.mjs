@@ -5,7 +5,7 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { concat, encodeAbiParameters, hashTypedData, keccak256, numberToHex, pad, toHex } from "viem";
+import { concat, encodeAbiParameters, hashStruct, hashTypedData, keccak256, numberToHex, pad, stringToHex, toHex } from "viem";
 import { privateKeyToAccount, sign, serializeSignature } from "viem/accounts";
 
 const into = process.argv[2];
@@ -87,10 +87,36 @@ const TYPES = {
     { name: "ttftPromiseMs", type: "uint32" },
     { name: "expiresAt", type: "uint64" },
   ],
+  ServiceRecord: [
+    { name: "channelId", type: "bytes32" },
+    { name: "revenue", type: "uint64" },
+    { name: "promptTokens", type: "uint64" },
+    { name: "outputTokens", type: "uint64" },
+    { name: "requests", type: "uint32" },
+    { name: "failures", type: "uint32" },
+    { name: "ttft", type: "uint256" },
+    { name: "speed", type: "uint256" },
+  ],
+  ServiceBatch: [{ name: "records", type: "ServiceRecord[]" }],
 };
 
 const digest = (domain, primaryType, message) => hashTypedData({ domain, types: TYPES, primaryType, message });
 const signed = async (name, hash) => serializeSignature(await sign({ hash, privateKey: key(name) }));
+
+// A signature and what looks like it: none of these may count where the first does.
+const forgeries = (good) => {
+  const [r, s, v] = [good.slice(2, 66), BigInt(`0x${good.slice(66, 130)}`), good.slice(130)];
+  const other = v === "1b" ? "1c" : "1b";
+  return [
+    ["the malleable twin", `0x${r}${toHex(SECP256K1_N - s, { size: 32 }).slice(2)}${other}`],
+    ["the wrong recovery bit", `0x${r}${good.slice(66, 130)}${other}`],
+    ["a recovery bit of 0", `0x${good.slice(2, 130)}00`],
+    ["a recovery bit of 29", `0x${good.slice(2, 130)}1d`],
+    ["all zero", repeat("00", 65)],
+    ["r above the order", `0x${repeat("ff", 32).slice(2)}${good.slice(66)}`],
+  ];
+};
+const named = (list) => list.map(([name, signature]) => ({ name, signature }));
 
 const channelDomain = (chainId, verifyingContract) => ({
   name: "x402 Batch Settlement",
@@ -182,27 +208,31 @@ async function channels() {
   // Every one of these looks like the first voucher above and must not count for it.
   const first = accept[0];
   const domain = channelDomain(first.chainId, first.contract);
-  const good = first.voucherSignature;
-  const [r, s, v] = [good.slice(2, 66), BigInt(`0x${good.slice(66, 130)}`), good.slice(130)];
-  const twin = `0x${r}${toHex(SECP256K1_N - s, { size: 32 }).slice(2)}${v === "1b" ? "1c" : "1b"}`;
   const voucherFor = async (name, d, amount) =>
     signed(name, digest(d, "Voucher", { channelId: first.channelId, maxClaimableAmount: amount }));
   const max = BigInt(first.maxClaimableAmount);
-  const reject = [
-    ["the malleable twin", twin],
-    ["the wrong recovery bit", `0x${r}${good.slice(66, 130)}${v === "1b" ? "1c" : "1b"}`],
-    ["a recovery bit of 0", `0x${good.slice(2, 130)}00`],
-    ["a recovery bit of 29", `0x${good.slice(2, 130)}1d`],
+  const reject = named([
+    ...forgeries(first.voucherSignature),
     ["signed by a stranger", await voucherFor("stranger", domain, max)],
     ["signed by the receiver's side", await voucherFor("offer", domain, max)],
     ["signed for another chain", await voucherFor("payer", channelDomain(8453, first.contract), max)],
     ["signed for another contract", await voucherFor("payer", channelDomain(first.chainId, repeat("ab", 20)), max)],
     ["signed for one micro-dollar less", await voucherFor("payer", domain, max - 1n)],
     ["signed as a refund", await signed("payer", digest(domain, "Refund", { channelId: first.channelId, nonce: 0n, amount: max }))],
-    ["all zero", repeat("00", 65)],
-    ["r above the order", `0x${repeat("ff", 32).slice(2)}${good.slice(66)}`],
-  ].map(([name, signature]) => ({ name, signature }));
-  return { note: "x402 batch-settlement: ids, digests and signatures. `reject` are signatures that must not count for the first voucher.", accept, reject };
+  ]);
+  // Two channels of one contract in one batch, as the receiver's authorizer signs it.
+  const two = [accept[0], accept[3]].map(({ channelId, maxClaimableAmount, totalClaimed }) => ({
+    channelId,
+    maxClaimableAmount: BigInt(maxClaimableAmount),
+    totalClaimed: BigInt(totalClaimed),
+  }));
+  const claimOfTwo = digest(domain, "ClaimBatch", { claims: two });
+  return {
+    note: "x402 batch-settlement: ids, digests and signatures. `claimOfTwo` is the first and the fourth in one batch. `reject` are signatures that must not count for the first voucher.",
+    accept,
+    claimOfTwo: { digest: claimOfTwo, signer: address("offer"), signature: await signed("offer", claimOfTwo) },
+    reject,
+  };
 }
 
 async function receipts() {
@@ -257,6 +287,112 @@ async function receipts() {
     offer,
     offerDigest,
     offerSignature: await signed("offer", offerDigest),
+  };
+}
+
+// Eight counts of 32 bits, class 0 lowest.
+const counts = (...classes) => classes.reduce((word, count, i) => word | (BigInt(count) << BigInt(32 * i)), 0n);
+
+async function service(channelId) {
+  const FULL = 4294967295n;
+  const first = {
+    channelId,
+    revenue: 1_250_000n,
+    promptTokens: 5_000n,
+    outputTokens: 700n,
+    requests: 9,
+    failures: 1,
+    ttft: counts(1, 2, 3, 0, 0, 2, 0, 1),
+    speed: counts(0, 0, 0, 4, 0, 0, 3, 1),
+  };
+  const second = { ...first, revenue: 2_500_000n, requests: 12, ttft: counts(1, 2, 6, 0, 0, 2, 0, 1), speed: counts(0, 1, 0, 4, 0, 0, 3, 1) };
+  const none = { channelId: repeat("00", 32), revenue: 0n, promptTokens: 0n, outputTokens: 0n, requests: 0, failures: 0, ttft: 0n, speed: 0n };
+  const largest = {
+    channelId: repeat("ff", 32),
+    revenue: 2n ** 64n - 1n,
+    promptTokens: 2n ** 64n - 1n,
+    outputTokens: 2n ** 64n - 1n,
+    requests: Number(FULL),
+    failures: Number(FULL),
+    ttft: counts(0, 0, 0, 0, 0, 0, 0, FULL),
+    speed: counts(FULL),
+  };
+  const board = repeat("5c", 20);
+  const domainOf = (chainId, verifyingContract) => ({ name: "Assay", version: "1", chainId, verifyingContract });
+  const spelled = (r) => ({ ...r, ttft: toHex(r.ttft, { size: 32 }), speed: toHex(r.speed, { size: 32 }) });
+  const accept = [];
+  for (const [name, chainId, scoreboard, record] of [
+    ["the first record of a channel", 31337, board, first],
+    ["the next one", 31337, board, second],
+    ["on Base it is another", 8453, board, first],
+    ["for another scoreboard too", 31337, repeat("5d", 20), first],
+    ["the largest there is", 1, board, largest],
+    ["nothing but a failure", 31337, board, { ...none, channelId, failures: 1 }],
+  ]) {
+    const domain = domainOf(chainId, scoreboard);
+    const hash = digest(domain, "ServiceRecord", record);
+    const batch = digest(domain, "ServiceBatch", { records: [record] });
+    accept.push({
+      name,
+      chainId,
+      scoreboard,
+      record: spelled(record),
+      structHash: hashStruct({ types: TYPES, primaryType: "ServiceRecord", data: record }),
+      digest: hash,
+      payerSignature: await signed("payer", hash),
+      batchOfOneDigest: batch,
+      providerSignature: await signed("offer", batch),
+    });
+  }
+  const domain = domainOf(31337, board);
+  const record = (name, d, r) => signed(name, digest(d, "ServiceRecord", r));
+  const batch = (name, d, records) => signed(name, digest(d, "ServiceBatch", { records }));
+  const both = digest(domain, "ServiceBatch", { records: [first, second] });
+  const steps = [
+    ["the first of all", none, first, true],
+    ["a later one", first, second, true],
+    ["the same again", first, first, false],
+    ["an older one", second, first, false],
+    ["revenue forgotten", first, { ...second, revenue: first.revenue - 1n }, false],
+    ["prompt tokens forgotten", first, { ...second, promptTokens: 4_999n }, false],
+    ["output tokens forgotten", first, { ...second, outputTokens: 699n }, false],
+    ["a failure forgotten", first, { ...second, failures: 0 }, false],
+    ["a request that changed its class", first, { ...second, ttft: counts(0, 3, 6, 0, 0, 2, 0, 1) }, false],
+    ["a pace that changed its class", first, { ...second, speed: counts(0, 1, 0, 3, 1, 0, 3, 1) }, false],
+    ["more times than requests", first, { ...second, ttft: counts(1, 2, 7, 0, 0, 2, 0, 1) }, false],
+    ["more requests than times", first, { ...second, requests: 13 }, false],
+    ["more paces than requests", first, { ...second, speed: counts(5, 1, 0, 4, 0, 0, 3, 1) }, false],
+    ["as many paces as requests", first, { ...second, speed: counts(4, 0, 0, 4, 0, 0, 3, 1) }, true],
+    ["counts that sum to more than 32 bits", first, { ...second, requests: 2 ** 32 - 8, ttft: 2n ** 256n - 1n }, false],
+  ].map(([name, previous, next, taken]) => ({ name, previous: spelled(previous), record: spelled(next), taken }));
+  return {
+    note: "Service records and batches, under the domain (\"Assay\", \"1\", chain, scoreboard). The channel is the first of channels.json; its payer signs records, its receiver's authorizer batches. `batchOfTwo` is the first two. `rejectPayer` and `rejectProvider` are signatures that must not count for the first record and the batch of it alone; `steps` are records after others, and whether they count.",
+    recordTypehash: keccak256(stringToHex(`ServiceRecord(${TYPES.ServiceRecord.map(({ name, type }) => `${type} ${name}`).join(",")})`)),
+    payer: address("payer"),
+    provider: address("offer"),
+    accept,
+    batchOfTwo: { digest: both, signature: await signed("offer", both) },
+    rejectPayer: named([
+      ...forgeries(accept[0].payerSignature),
+      ["signed by a stranger", await record("stranger", domain, first)],
+      ["signed by the provider", await record("offer", domain, first)],
+      ["signed for another chain", accept[2].payerSignature],
+      ["signed for another scoreboard", accept[3].payerSignature],
+      ["signed for another channel", await record("payer", domain, { ...first, channelId: repeat("01", 32) })],
+      ["signed for a failure more", await record("payer", domain, { ...first, failures: 2 })],
+      ["signed as a batch", await batch("payer", domain, [first])],
+    ]),
+    rejectProvider: named([
+      ...forgeries(accept[0].providerSignature),
+      ["signed by a stranger", await batch("stranger", domain, [first])],
+      ["signed by the payer", await batch("payer", domain, [first])],
+      ["signed for another chain", accept[2].providerSignature],
+      ["signed for another scoreboard", accept[3].providerSignature],
+      ["signed for a batch of two", await signed("offer", both)],
+      ["signed for a batch of none", await batch("offer", domain, [])],
+      ["signed as a record", await record("offer", domain, first)],
+    ]),
+    steps,
   };
 }
 
@@ -316,6 +452,8 @@ function merkle() {
 const text = (value) =>
   `${JSON.stringify(value, (_, v) => (typeof v === "bigint" ? v.toString() : v), 2)}\n`;
 mkdirSync(into, { recursive: true });
-writeFileSync(join(into, "channels.json"), text(await channels()));
+const channelVectors = await channels();
+writeFileSync(join(into, "channels.json"), text(channelVectors));
+writeFileSync(join(into, "service.json"), text(await service(channelVectors.accept[0].channelId)));
 writeFileSync(join(into, "receipts.json"), text(await receipts()));
 writeFileSync(join(into, "merkle.json"), text(merkle()));

@@ -1,5 +1,5 @@
 //! The vectors that Rust, Solidity and viem must agree on, accept and reject. The same files are
-//! read by `contracts/test/Vectors.t.sol`; `contracts/tools/vectors.mjs` writes them.
+//! read by `contracts/test/{Vectors,ServiceVectors}.t.sol`; `contracts/tools/vectors.mjs` writes them.
 
 use alloy_primitives::U256;
 use assay_protocol::channel::{
@@ -8,8 +8,9 @@ use assay_protocol::channel::{
 };
 use assay_protocol::merkle::{Opening, tokens_root};
 use assay_protocol::{
-    Address, B256, Domain, DurationMs, MicroUsd, MicroUsdPerMillionTokens, Offer, Price, Receipt,
-    Signature, Signed, Statement, StopReason, Tier, Timestamp, TokenCount, TypedData,
+    Address, B256, Domain, DurationMs, Histogram, MicroUsd, MicroUsdPerMillionTokens, Offer, Price,
+    Receipt, Service, ServiceBatch, ServiceRecord, Signature, Signed, Statement, StopReason, Tier,
+    Timestamp, TokenCount, TypedData, service_record_typehash,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -25,9 +26,18 @@ fn number(digits: &str) -> u64 {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Channels {
     accept: Vec<Channel>,
+    claim_of_two: Batch,
     reject: Vec<Forgery>,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    digest: B256,
+    signer: Address,
+    signature: Signature,
 }
 
 #[derive(Deserialize)]
@@ -179,6 +189,23 @@ fn channel_ids_digests_and_signatures_are_those_of_x402() {
 }
 
 #[test]
+fn a_batch_over_two_channels_has_x402s_digest_and_signature() {
+    let vectors: Channels = read("channels");
+    let entries = [&vectors.accept[0], &vectors.accept[3]].map(|case| ClaimEntry {
+        channel_id: case.channel_id,
+        max_claimable: MicroUsd(number(&case.max_claimable_amount)),
+        total_claimed: MicroUsd(number(&case.total_claimed)),
+    });
+    let batch = &vectors.claim_of_two;
+    let digest = claim_batch_digest(&entries, &vectors.accept[0].domain());
+    assert_eq!(digest, batch.digest);
+    batch
+        .signature
+        .check(&digest, batch.signer)
+        .expect("signed");
+}
+
+#[test]
 fn forged_vouchers_are_refused() {
     let vectors: Channels = read("channels");
     let case = &vectors.accept[0];
@@ -268,6 +295,157 @@ fn receipts_and_offers_have_the_digests_that_viem_computes() {
         signature: vectors.offer_signature,
     };
     signed.check(&domain, vectors.signer).expect("signed");
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Served {
+    record_typehash: B256,
+    payer: Address,
+    provider: Address,
+    accept: Vec<Counted>,
+    batch_of_two: DigestAndSignature,
+    reject_payer: Vec<Forgery>,
+    reject_provider: Vec<Forgery>,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Counted {
+    name: String,
+    chain_id: u64,
+    scoreboard: Address,
+    record: Record,
+    struct_hash: B256,
+    digest: B256,
+    payer_signature: Signature,
+    batch_of_one_digest: B256,
+    provider_signature: Signature,
+}
+
+#[derive(Deserialize)]
+struct DigestAndSignature {
+    digest: B256,
+    signature: Signature,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    channel_id: B256,
+    revenue: String,
+    prompt_tokens: String,
+    output_tokens: String,
+    requests: u32,
+    failures: u32,
+    ttft: U256,
+    speed: U256,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    name: String,
+    previous: Record,
+    record: Record,
+    taken: bool,
+}
+
+impl Record {
+    fn read(&self) -> ServiceRecord {
+        ServiceRecord {
+            channel_id: self.channel_id,
+            service: Service {
+                revenue: MicroUsd(number(&self.revenue)),
+                prompt_tokens: number(&self.prompt_tokens),
+                output_tokens: number(&self.output_tokens),
+                requests: self.requests,
+                failures: self.failures,
+                ttft: Histogram::from_word(self.ttft),
+                speed: Histogram::from_word(self.speed),
+            },
+        }
+    }
+}
+
+impl Counted {
+    fn domain(&self) -> Domain {
+        Domain {
+            chain_id: self.chain_id,
+            verifying_contract: self.scoreboard,
+        }
+    }
+}
+
+#[test]
+fn service_records_and_batches_have_the_digests_that_viem_computes() {
+    let vectors: Served = read("service");
+    assert_eq!(service_record_typehash(), vectors.record_typehash);
+    assert!(vectors.accept.len() >= 6);
+    for case in &vectors.accept {
+        let (name, record, domain) = (&case.name, case.record.read(), case.domain());
+        assert_eq!(record.struct_hash(), case.struct_hash, "{name}");
+        assert_eq!(record.digest(&domain), case.digest, "{name}");
+        let batch = ServiceBatch(vec![record]);
+        assert_eq!(batch.digest(&domain), case.batch_of_one_digest, "{name}");
+        let signed = Signed {
+            body: record,
+            signature: case.payer_signature,
+        };
+        signed.check(&domain, vectors.payer).expect(name);
+        let signed = Signed {
+            body: batch,
+            signature: case.provider_signature,
+        };
+        signed.check(&domain, vectors.provider).expect(name);
+    }
+    let both = ServiceBatch(vec![
+        vectors.accept[0].record.read(),
+        vectors.accept[1].record.read(),
+    ]);
+    let domain = vectors.accept[0].domain();
+    assert_eq!(both.digest(&domain), vectors.batch_of_two.digest);
+    let signed = Signed {
+        body: both,
+        signature: vectors.batch_of_two.signature,
+    };
+    signed.check(&domain, vectors.provider).expect("both");
+}
+
+#[test]
+fn forged_service_records_and_batches_are_refused() {
+    let vectors: Served = read("service");
+    let first = &vectors.accept[0];
+    let (domain, record) = (first.domain(), first.record.read());
+    assert!(vectors.reject_payer.len() >= 13 && vectors.reject_provider.len() >= 13);
+    for forgery in &vectors.reject_payer {
+        let signed = Signed {
+            body: record,
+            signature: forgery.signature,
+        };
+        let checked = signed.check(&domain, vectors.payer);
+        assert!(checked.is_err(), "{}", forgery.name);
+    }
+    for forgery in &vectors.reject_provider {
+        let signed = Signed {
+            body: ServiceBatch(vec![record]),
+            signature: forgery.signature,
+        };
+        let checked = signed.check(&domain, vectors.provider);
+        assert!(checked.is_err(), "{}", forgery.name);
+    }
+}
+
+#[test]
+fn the_contract_and_this_crate_agree_which_record_may_follow_which() {
+    let vectors: Served = read("service");
+    assert!(vectors.steps.len() >= 15);
+    for step in &vectors.steps {
+        let (previous, next) = (step.previous.read(), step.record.read());
+        let taken =
+            next.service.is_sound() && next.service.holds(&previous.service) && next != previous;
+        assert_eq!(taken, step.taken, "{}", step.name);
+    }
 }
 
 #[derive(Deserialize)]
