@@ -20,6 +20,9 @@ pub struct NodeConfig {
     pub public_url: Option<String>,
     /// Where the ledger lies. One process at a time.
     pub data_dir: PathBuf,
+    /// Makes the books where there are none, as for a provider's very first start. Otherwise a start without them is
+    /// refused: an empty ledger in place of a lost one would serve and charge what was served and charged before.
+    pub make_ledger: bool,
     pub market: Market,
     /// The registered owner's address: the provider's name.
     pub provider: Address,
@@ -46,6 +49,7 @@ impl NodeConfig {
             listen,
             public_url: None,
             data_dir,
+            make_ledger: false,
             market,
             provider,
             key,

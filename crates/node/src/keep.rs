@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use assay_play::Case;
 use assay_protocol::{B256, Receipt, SamplerParams, Signed, Timestamp, TokenId};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 /// Request id → [`Kept`] as JSON.
@@ -52,7 +52,13 @@ pub fn kept(data_dir: &Path, request_id: &B256) -> Result<Option<Case>, KeepErro
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
     #[error(
-        "the evidence at {path} cannot be opened: {reason}; is another node using this folder?"
+        "the evidence at {0} is missing, and this node has signed receipts that it may have to defend: restore it from a backup, or give up what was signed with `assay node recover`"
+    )]
+    Missing(PathBuf),
+    #[error("the evidence at {0} is in use by another process: stop that one first")]
+    Locked(PathBuf),
+    #[error(
+        "the evidence at {path} cannot be opened ({reason}): restore it from a backup, or move it away and give up what was signed with `assay node recover`"
     )]
     Open { path: PathBuf, reason: String },
     #[error("the evidence cannot be read or written: {0}")]
@@ -73,10 +79,25 @@ fn failed(error: impl Into<redb::Error>) -> KeepError {
 }
 
 impl Keep {
+    /// Opens the store that is there, or says that it is missing.
     pub(crate) fn open(path: &Path) -> Result<Self, KeepError> {
-        let database = Database::create(path).map_err(|error| KeepError::Open {
-            path: path.to_owned(),
-            reason: error.to_string(),
+        if matches!(path.try_exists(), Ok(false)) {
+            return Err(KeepError::Missing(path.to_owned()));
+        }
+        Self::create(path)
+    }
+
+    /// Opens the store, or makes it where there is none.
+    pub(crate) fn create(path: &Path) -> Result<Self, KeepError> {
+        let database = Database::create(path).map_err(|error| {
+            let path = path.to_owned();
+            match error {
+                DatabaseError::DatabaseAlreadyOpen => KeepError::Locked(path),
+                error => KeepError::Open {
+                    path,
+                    reason: error.to_string(),
+                },
+            }
         })?;
         let write = database.begin_write().map_err(failed)?;
         write.open_table(KEPT).map_err(failed)?;
@@ -191,7 +212,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keep.redb");
         let one = kept(1, 100, &[5, 6]);
-        Keep::open(&path).unwrap().add(&one).unwrap();
+        Keep::create(&path).unwrap().add(&one).unwrap();
         let keep = Keep::open(&path).unwrap();
         assert_eq!(keep.find(&B256::repeat_byte(1)).unwrap(), Some(one));
         assert_eq!(keep.find(&B256::repeat_byte(2)).unwrap(), None);
@@ -200,7 +221,7 @@ mod tests {
     #[test]
     fn only_what_no_game_can_need_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let keep = Keep::open(&dir.path().join("keep.redb")).unwrap();
+        let keep = Keep::create(&dir.path().join("keep.redb")).unwrap();
         for (id, at) in [(1, 100), (2, 150), (3, 200)] {
             keep.add(&kept(id, at, &[5])).unwrap();
         }
@@ -216,7 +237,7 @@ mod tests {
     #[test]
     fn an_answer_that_was_made_again_is_kept_by_its_last_time() {
         let dir = tempfile::tempdir().unwrap();
-        let keep = Keep::open(&dir.path().join("keep.redb")).unwrap();
+        let keep = Keep::create(&dir.path().join("keep.redb")).unwrap();
         keep.add(&kept(1, 100, &[5])).unwrap();
         let again = kept(1, 300, &[6]);
         keep.add(&again).unwrap();

@@ -6,6 +6,7 @@
 //! arguments and no environment.
 
 mod app;
+mod books;
 mod claims;
 mod clock;
 mod conduct;
@@ -22,6 +23,7 @@ mod sse;
 mod till;
 mod worker;
 
+pub use books::{BooksError, create_ledger, ledger_path};
 pub use claims::Earnings;
 pub use conduct::{Conduct, EarlyEnd, Honest};
 pub use config::{ClaimConfig, DefenceConfig, Limits, NodeConfig, ServedModel};

@@ -2,13 +2,12 @@
 //! it tidy: answers drain, charges are claimed, the port and the ledger are free.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_chain::ChainError;
 use assay_engine::BatchLimits;
-use assay_payments::{LedgerError, PayeeLedger, Terms};
+use assay_payments::Terms;
 use assay_protocol::{Address, DurationMs, MicroUsd, Offer, Timestamp, TokenCount};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -17,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Pace};
+use crate::books::{self, BooksError};
 use crate::claims::{self, Earnings};
 use crate::clock::now;
 use crate::conduct::Conduct;
 use crate::config::{Limits, NodeConfig, ServedModel};
 use crate::defence::{self, Defended, Games};
 use crate::http::router;
-use crate::keep::{self, Keep, KeepError};
 use crate::offers::Offers;
 use crate::order::Ware;
 use crate::till::Till;
@@ -42,15 +41,8 @@ pub enum StartError {
         address: SocketAddr,
         source: std::io::Error,
     },
-    #[error("cannot make the data directory {path}: {source}")]
-    DataDir {
-        path: PathBuf,
-        source: std::io::Error,
-    },
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    Keep(#[from] KeepError),
+    Books(#[from] BooksError),
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error("provider {0} is not registered: register it with a stake first")]
@@ -98,7 +90,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     }
     let terms = terms(&config).await?;
     check_claims(&config, &terms)?;
-    let (ledger, keep) = open_books(&config.data_dir, terms).await?;
+    let (ledger, keep) = books::open(&config.data_dir, terms, config.make_ledger).await?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.map_err(|source| StartError::Listen {
         address: config.listen,
@@ -313,23 +305,6 @@ fn check_claims(config: &NodeConfig, terms: &Terms) -> Result<(), StartError> {
     } else {
         Err(StartError::ClaimsTooLate { waits_s, delay_s })
     }
-}
-
-async fn open_books(
-    data_dir: &std::path::Path,
-    terms: Terms,
-) -> Result<(PayeeLedger, Keep), StartError> {
-    let dir = data_dir.to_owned();
-    let task = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&dir).map_err(|source| StartError::DataDir {
-            path: dir.clone(),
-            source,
-        })?;
-        let ledger = PayeeLedger::open(&dir.join("payee.redb"), terms)?;
-        Ok((ledger, Keep::open(&dir.join(keep::FILE))?))
-    });
-    task.await
-        .expect("opening a ledger neither panics nor is cancelled")
 }
 
 fn ware(served: &ServedModel, limits: &Limits) -> Ware {

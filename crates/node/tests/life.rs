@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use assay_engine::{BatchLimits, Batcher, EventKind, GenerationRequest};
 use assay_node::dishonest::{SkipsLayers, Truncates};
-use assay_node::{Conduct, StartError};
+use assay_node::{BooksError, Conduct, KeepError, StartError};
 use assay_payments::LedgerError;
 use assay_protocol::{MicroUsd, Receipt, SamplerParams, Signed, StopReason};
 use common::{Buyer, Told, World, chat, completion, read, tokens};
@@ -219,7 +219,9 @@ async fn a_restart_keeps_the_books() {
     assert!(
         matches!(
             second_start,
-            Err(StartError::Ledger(LedgerError::Locked(_)))
+            Err(StartError::Books(BooksError::Ledger(LedgerError::Locked(
+                _
+            ))))
         ),
         "one process writes"
     );
@@ -243,6 +245,59 @@ async fn a_restart_keeps_the_books() {
         first.body.charged.0 + second.body.charged.0
     );
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_books_does_not_start_with_empty_ones() {
+    let world = World::new().await;
+    let mut config = world.config();
+    config.make_ledger = false;
+    assert!(
+        matches!(
+            assay_node::start(config.clone()).await,
+            Err(StartError::Books(BooksError::Ledger(
+                LedgerError::Missing { .. }
+            )))
+        ),
+        "never made without being told"
+    );
+    assay_node::create_ledger(&config.data_dir, world.terms().await).unwrap();
+    let again = assay_node::create_ledger(&config.data_dir, world.terms().await);
+    assert!(matches!(
+        again,
+        Err(BooksError::Ledger(LedgerError::Exists(_)))
+    ));
+    let evidence = config.data_dir.join("defence.redb");
+    std::fs::remove_file(&evidence).unwrap();
+    let node = assay_node::start(config.clone())
+        .await
+        .expect("nothing was signed yet");
+    let mut buyer = Buyer::new(&world, &node, 1).await;
+    buyer.ask(&world, COMPLETION, &completion(4)).await;
+    node.shutdown().await;
+
+    std::fs::rename(&evidence, evidence.with_extension("away")).unwrap();
+    for make_ledger in [false, true] {
+        config.make_ledger = make_ledger;
+        assert!(
+            matches!(
+                assay_node::start(config.clone()).await,
+                Err(StartError::Books(BooksError::Keep(KeepError::Missing(_))))
+            ),
+            "a receipt is out that could not be defended"
+        );
+    }
+    std::fs::rename(evidence.with_extension("away"), &evidence).unwrap();
+    config.make_ledger = false;
+    let node = assay_node::start(config.clone()).await.unwrap();
+    node.shutdown().await;
+    std::fs::remove_file(assay_node::ledger_path(&config.data_dir)).unwrap();
+    assert!(matches!(
+        assay_node::start(config).await,
+        Err(StartError::Books(BooksError::Ledger(
+            LedgerError::Missing { .. }
+        )))
+    ));
 }
 
 #[test]

@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use assay_protocol::{B256, MicroUsd, Receipt, Signed, Timestamp};
-use redb::{ReadableTable, TableDefinition};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use crate::payee::{
     Account, ChargeError, ClaimPolicy, OnChain, Presented, Refusal, Reservation, accept, due,
 };
-use crate::store::{LedgerError, Store};
+use crate::store::{Kind, LedgerError, Store};
 use crate::terms::Terms;
 
 /// Channel id → [`Account`] as JSON.
 const ACCOUNTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("accounts");
 /// Request id → `Signed<Receipt>` as JSON.
 const RECEIPTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("receipts");
-const KIND: &str = "assay payee ledger 1";
+const KIND: Kind = Kind {
+    format: "assay payee ledger 1",
+    recover: "assay node recover",
+};
 
 /// Why a payment was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,20 @@ pub struct PayeeLedger {
 }
 
 impl PayeeLedger {
+    /// Makes the books of a payee that never had any, where no file is.
+    pub fn create(path: &Path, terms: Terms) -> Result<Self, LedgerError> {
+        let store = Store::create(path, KIND, &terms.channels, |txn| {
+            txn.open_table(RECEIPTS)?;
+            txn.open_table(ACCOUNTS)?;
+            Ok(())
+        })?;
+        Ok(Self {
+            store,
+            terms,
+            accounts: BTreeMap::new(),
+        })
+    }
+
     /// Opens the books. Requests that were running when the process died left no receipt and cost nothing.
     pub fn open(path: &Path, terms: Terms) -> Result<Self, LedgerError> {
         let store = Store::open(path, KIND, &terms.channels)?;
@@ -141,6 +158,12 @@ impl PayeeLedger {
                 .map(|row| row.value().to_vec()))
         })?;
         row.map(|bytes| self.store.parse(&bytes)).transpose()
+    }
+
+    /// Whether nothing was ever charged here.
+    pub fn is_unused(&self) -> Result<bool, LedgerError> {
+        self.store
+            .read(|txn| Ok(txn.open_table(RECEIPTS)?.is_empty()?))
     }
 
     /// What was charged in all, and how much of it the chain has not yet paid out.

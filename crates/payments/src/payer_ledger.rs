@@ -9,14 +9,17 @@ use assay_protocol::{Address, B256, MicroUsd, Signature, Timestamp};
 use redb::{ReadableTable, TableDefinition};
 
 use crate::payer::{Lane, LaneError, LaneState, choose};
-use crate::store::{LedgerError, Store};
+use crate::store::{Kind, LedgerError, Store};
 use crate::x402::{
     Literal2, Payload, PaymentPayload, PaymentRequired, PaymentRequirements, VoucherPayload,
 };
 
 /// Channel id → [`Lane`] as JSON.
 const LANES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("lanes");
-const KIND: &str = "assay payer ledger 1";
+const KIND: Kind = Kind {
+    format: "assay payer ledger 1",
+    recover: "assay gateway recover",
+};
 
 /// Why the payer's ledger refuses.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +78,11 @@ pub struct PayerLedger {
 impl PayerLedger {
     /// Opens the books. Requests that were in flight when the process died leave their lanes unresolved.
     pub fn open(path: &Path, domain: ChannelDomain) -> Result<Self, LedgerError> {
-        let store = Store::open(path, KIND, &domain)?;
+        let store = if matches!(path.try_exists(), Ok(false)) {
+            Store::create(path, KIND, &domain, |_| Ok(()))?
+        } else {
+            Store::open(path, KIND, &domain)?
+        };
         let rows = store.write(|txn| {
             let table = txn.open_table(LANES)?;
             let mut rows = Vec::new();

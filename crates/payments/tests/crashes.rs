@@ -42,6 +42,7 @@ impl World {
             random: seed,
             requests: 0,
         };
+        drop(PayeeLedger::create(&world.dir.path().join("payee.redb"), terms()).unwrap());
         world.reopen_payer();
         world.reopen_payee();
         for lane in 0..LANES {

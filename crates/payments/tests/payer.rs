@@ -121,7 +121,7 @@ fn a_crash_between_signing_and_the_answer_leaves_the_lane_unresolved() {
 #[test]
 fn a_lost_charge_is_found_again_by_the_corrective_answer() {
     let (dir, key) = (TempDir::new().unwrap(), Key::new(1));
-    let mut payee = PayeeLedger::open(&dir.path().join("payee.redb"), terms()).unwrap();
+    let mut payee = PayeeLedger::create(&dir.path().join("payee.redb"), terms()).unwrap();
     let mut before = with_lanes(&dir, &key, 1);
     let lost = pay(&mut before, &key, 30, 1).unwrap();
     let reservation = payee.accept(&presented(&lost), on_chain(100), NOW).unwrap();
@@ -159,7 +159,7 @@ fn a_lost_charge_is_found_again_by_the_corrective_answer() {
 fn a_lost_request_that_was_never_charged_costs_nothing() {
     let (dir, key) = (TempDir::new().unwrap(), Key::new(1));
     pay(&mut with_lanes(&dir, &key, 1), &key, 30, 1).unwrap();
-    let mut payee = PayeeLedger::open(&dir.path().join("payee.redb"), terms()).unwrap();
+    let mut payee = PayeeLedger::create(&dir.path().join("payee.redb"), terms()).unwrap();
     let mut after = payer(&dir);
     let next = pay(&mut after, &key, 20, 2).unwrap();
     let reservation = payee.accept(&presented(&next), on_chain(100), NOW).unwrap();
@@ -179,7 +179,7 @@ fn a_lost_request_that_was_never_charged_costs_nothing() {
 #[test]
 fn a_provider_that_claims_more_than_was_promised_is_quarantined() {
     let (dir, key) = (TempDir::new().unwrap(), Key::new(1));
-    let mut payee = PayeeLedger::open(&dir.path().join("payee.redb"), terms()).unwrap();
+    let mut payee = PayeeLedger::create(&dir.path().join("payee.redb"), terms()).unwrap();
     let mut ledger = with_lanes(&dir, &key, 1);
     let paid = pay(&mut ledger, &key, 30, 1).unwrap();
     payee.accept(&presented(&paid), on_chain(100), NOW).unwrap();
@@ -207,7 +207,7 @@ fn a_provider_that_claims_more_than_was_promised_is_quarantined() {
 #[test]
 fn a_proof_that_the_payer_never_signed_is_not_believed() {
     let (dir, key) = (TempDir::new().unwrap(), Key::new(1));
-    let mut payee = PayeeLedger::open(&dir.path().join("payee.redb"), terms()).unwrap();
+    let mut payee = PayeeLedger::create(&dir.path().join("payee.redb"), terms()).unwrap();
     let mut ledger = with_lanes(&dir, &key, 1);
     let paid = pay(&mut ledger, &key, 30, 1).unwrap();
     payee.accept(&presented(&paid), on_chain(100), NOW).unwrap();

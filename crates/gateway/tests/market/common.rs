@@ -135,6 +135,7 @@ impl World {
             loaded: self.loaded.clone(),
             price: price(output_price),
         }];
+        config.make_ledger = true;
         config.limits.threads = 1;
         config.limits.positions_max = 4_096;
         config.conduct = conduct;

@@ -101,10 +101,22 @@ impl World {
             loaded: self.loaded.clone(),
             price: price(),
         }];
+        config.make_ledger = true;
         config.limits.threads = 1;
         config.limits.positions_max = 4_096;
         config.limits.max_tokens_default = 32;
         config
+    }
+
+    /// What the node asks for.
+    pub async fn terms(&self) -> Terms {
+        let vault = self.market.vault_of(self.owner.address()).await.unwrap();
+        Terms::usual(
+            self.market.channel_domain(),
+            self.market.token_domain(),
+            vault,
+            self.hot.address(),
+        )
     }
 
     pub async fn start(&self) -> RunningNode {
