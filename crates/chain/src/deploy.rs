@@ -2,6 +2,8 @@
 //! they stand; a development chain is given ours at the same addresses, because official clients
 //! sign for those and no other.
 
+use std::collections::BTreeMap;
+
 use alloy::network::TransactionBuilder;
 use alloy::providers::Provider;
 use alloy::rpc::types::TransactionRequest;
@@ -9,6 +11,7 @@ use alloy_primitives::{Bytes, TxKind, U256};
 use alloy_sol_types::SolValue;
 use assay_protocol::channel::{CANONICAL_CHANNELS, CANONICAL_COLLECTOR};
 use assay_protocol::{Address, MicroUsd};
+use serde::{Deserialize, Serialize};
 
 use crate::abi::{IDisputeGame, IReferee, IRegistry, ITestDollar};
 use crate::artifacts;
@@ -26,19 +29,35 @@ const PUBLISH_PERIOD_S: u64 = 24 * 60 * 60;
 impl Chain {
     /// Deploys a market with the key's gas. The rules cannot be changed afterwards.
     pub async fn deploy(&self, key: &Key, params: &DeployParams) -> Result<Deployment, ChainError> {
-        let (channels, collector) = self.channels(key, params).await?;
+        self.deploy_on(key, params, DeployProgress::default(), |_| Ok(()))
+            .await
+    }
+
+    /// Deploys a market, going on from what an earlier try with the same key and rules has made. `keep` writes down what
+    /// stands after each contract; a crash right before it costs that one contract's gas again, and nothing else.
+    pub async fn deploy_on(
+        &self,
+        key: &Key,
+        params: &DeployParams,
+        progress: DeployProgress,
+        keep: impl FnMut(&DeployProgress) -> std::io::Result<()> + Send,
+    ) -> Result<Deployment, ChainError> {
+        let mut site = Site {
+            chain: self,
+            key,
+            progress,
+            keep,
+        };
+        let (channels, collector) = self.channels(&mut site, params).await?;
         let token = match params.token {
             Some(token) => self.with_six_decimals(token).await?,
-            None => {
-                self.make("test dollar", key, artifacts::test_dollar())
-                    .await?
-            }
+            None => site.make("test dollar", artifacts::test_dollar()).await?,
         };
-        let models = self.make("models", key, artifacts::models()).await?;
+        let models = site.make("models", artifacts::models()).await?;
         let initcode = artifacts::with_arguments(artifacts::sample_referee(), &models.abi_encode());
-        let samples = self.make("referee of samples", key, initcode).await?;
+        let samples = site.make("referee of samples", initcode).await?;
         let initcode = artifacts::with_arguments(artifacts::referee(), &samples.abi_encode());
-        let referee = self.make("referee", key, initcode).await?;
+        let referee = site.make("referee", initcode).await?;
         let rules = (
             u128::from(params.bond.0),
             params.response_s,
@@ -55,17 +74,18 @@ impl Chain {
         )
             .abi_encode();
         let initcode = artifacts::with_arguments(artifacts::dispute_game(), &arguments);
-        let mined = self.create("dispute game", key, initcode).await?;
-        let game = made("dispute game", &mined)?;
         let what = "dispute game";
+        let game = site.make(what, initcode).await?;
         let registry = self.view(what, game, IDisputeGame::REGISTRYCall {}).await?;
         let initcode = artifacts::with_arguments(artifacts::scoreboard(), &registry.abi_encode());
-        let scoreboard = self.make("scoreboard", key, initcode).await?;
+        let scoreboard = site.make("scoreboard", initcode).await?;
         let mut deployment = self
             .read_deployment(registry, collector, scoreboard)
             .await?;
-        deployment.deployed_block = Some(mined.block);
-        deployment.reputation_adapter = self.adapter(key, params, scoreboard).await?;
+        // The game made the registry.
+        let made = site.progress.contracts.get(what);
+        deployment.deployed_block = made.map(|made| made.block);
+        deployment.reputation_adapter = self.adapter(&mut site, params, scoreboard).await?;
         Ok(deployment)
     }
 
@@ -165,7 +185,7 @@ impl Chain {
     /// The adapter to the chain's ERC-8004 registries; zero where it has none.
     async fn adapter(
         &self,
-        key: &Key,
+        site: &mut Site<'_, impl FnMut(&DeployProgress) -> std::io::Result<()> + Send>,
         params: &DeployParams,
         scoreboard: Address,
     ) -> Result<Address, ChainError> {
@@ -189,7 +209,7 @@ impl Chain {
         )
             .abi_encode();
         let initcode = artifacts::with_arguments(artifacts::reputation_adapter(), &arguments);
-        self.make("reputation adapter", key, initcode).await
+        site.make("reputation adapter", initcode).await
     }
 
     /// Prices, stakes and vouchers are micro-dollars: another unit would be wrong by a power of ten.
@@ -204,7 +224,7 @@ impl Chain {
     /// The channels and their collector: those named, the canonical ones, or ours.
     async fn channels(
         &self,
-        key: &Key,
+        site: &mut Site<'_, impl FnMut(&DeployProgress) -> std::io::Result<()> + Send>,
         params: &DeployParams,
     ) -> Result<(Address, Address), ChainError> {
         if let (Some(channels), Some(collector)) = (params.channels, params.collector) {
@@ -216,10 +236,10 @@ impl Chain {
         if self.place_canonical().await? && self.has_canonical().await? {
             return Ok((CANONICAL_CHANNELS, CANONICAL_COLLECTOR));
         }
-        let channels = self.make("channels", key, artifacts::channels()).await?;
+        let channels = site.make("channels", artifacts::channels()).await?;
         let collector =
             artifacts::with_arguments(artifacts::erc3009_collector(), &channels.abi_encode());
-        let collector = self.make("collector", key, collector).await?;
+        let collector = site.make("collector", collector).await?;
         Ok((channels, collector))
     }
 
@@ -262,7 +282,8 @@ impl Chain {
         Ok(true)
     }
 
-    async fn make(
+    /// One contract.
+    pub(crate) async fn make(
         &self,
         what: &'static str,
         key: &Key,
@@ -270,6 +291,55 @@ impl Chain {
     ) -> Result<Address, ChainError> {
         let mined = self.create(what, key, initcode).await?;
         made(what, &mined)
+    }
+}
+
+/// What a deployment has made so far, by what it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployProgress {
+    pub contracts: BTreeMap<String, MadeContract>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeContract {
+    pub address: Address,
+    pub block: u64,
+    pub gas_used: u64,
+}
+
+/// Where a market is being deployed.
+struct Site<'a, K> {
+    chain: &'a Chain,
+    key: &'a Key,
+    progress: DeployProgress,
+    keep: K,
+}
+
+impl<K: FnMut(&DeployProgress) -> std::io::Result<()> + Send> Site<'_, K> {
+    pub(crate) async fn make(
+        &mut self,
+        what: &'static str,
+        initcode: Vec<u8>,
+    ) -> Result<Address, ChainError> {
+        if let Some(made) = self.progress.contracts.get(what)
+            && !self.chain.code(made.address).await?.is_empty()
+        {
+            return Ok(made.address);
+        }
+        let mined = self.chain.create(what, self.key, initcode).await?;
+        let address = made(what, &mined)?;
+        let made = MadeContract {
+            address,
+            block: mined.block,
+            gas_used: mined.gas_used,
+        };
+        self.progress.contracts.insert(what.to_owned(), made);
+        (self.keep)(&self.progress).map_err(|source| ChainError::Progress {
+            what,
+            address,
+            source,
+        })?;
+        Ok(address)
     }
 }
 

@@ -24,6 +24,12 @@ pub enum ChainError {
         "`{0}` is no http(s) url; give the chain's JSON-RPC address, as in http://127.0.0.1:8545"
     )]
     BadUrl(String),
+    #[error("the {what} stands at {address}, but that cannot be written down: {source}")]
+    Progress {
+        what: &'static str,
+        address: Address,
+        source: std::io::Error,
+    },
     #[error("{0} urls of one chain: name 1 to {max}", max = crate::endpoints::URLS_MAX)]
     Urls(usize),
     #[error(

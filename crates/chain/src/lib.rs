@@ -28,6 +28,7 @@ mod transact;
 
 pub use claims::{CLAIMS_MAX, SignedClaims, Submitted};
 pub use connect::Chain;
+pub use deploy::{DeployProgress, MadeContract};
 pub use deployment::{DeployParams, Deployment};
 pub use dispute::{Conviction, Dispute, DisputeFilter, encode_fact, encode_step};
 pub use embedded::{Embedded, EmbeddedConfig};
