@@ -4,6 +4,7 @@ pragma solidity ^0.8.28;
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
 import {Channels} from "../src/Channels.sol";
@@ -95,5 +96,63 @@ contract ReentrantToken is ERC20("Again", "AGAIN") {
         ++attempts;
         (bool ok,) = address(_channels).call(call);
         if (ok) ++entered;
+    }
+}
+
+/// @title Makes any calls while it is being transferred, and counts those that a guard refused.
+contract CallingToken is ERC20("Call", "CALL") {
+    address[] private _at;
+    bytes[] private _calls;
+    uint256 public attempts;
+    uint256 public shut;
+
+    function mint(address to, uint256 value) external {
+        _mint(to, value);
+    }
+
+    function arm(address at, bytes calldata call) external {
+        _at.push(at);
+        _calls.push(call);
+    }
+
+    function _update(address from, address to, uint256 value) internal override {
+        super._update(from, to, value);
+        while (_calls.length > 0) {
+            (address at, bytes memory call) = (_at[_at.length - 1], _calls[_calls.length - 1]);
+            _at.pop();
+            _calls.pop();
+            ++attempts;
+            (bool ok, bytes memory why) = at.call(call);
+            if (!ok && bytes4(why) == ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector) ++shut;
+        }
+    }
+}
+
+/// @title Answers "no" to a transfer instead of reverting, and moves nothing; or reverts.
+contract RefusingToken is ERC20("Refuse", "NO") {
+    bool private _reverts;
+    bool private _refuses;
+
+    error Refused();
+
+    function mint(address to, uint256 value) external {
+        _mint(to, value);
+    }
+
+    function refuse(bool refuses, bool reverts) external {
+        (_refuses, _reverts) = (refuses, reverts);
+    }
+
+    function transfer(address to, uint256 value) public override returns (bool) {
+        return refused() ? false : super.transfer(to, value);
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        return refused() ? false : super.transferFrom(from, to, value);
+    }
+
+    function refused() private view returns (bool) {
+        if (_refuses && _reverts) revert Refused();
+        return _refuses;
     }
 }
