@@ -1,7 +1,8 @@
-//! Chores of the workspace: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask setup`.
+//! Chores of the workspace: `cargo xtask tidy`, `test`, `crash`, `setup`.
 //!
 //! It depends on the standard library alone, so that it builds in a second on a fresh clone.
 
+mod crash;
 mod lexer;
 mod setup;
 mod test;
@@ -16,6 +17,7 @@ usage: cargo xtask COMMAND
 
   tidy    check the invariants of the house
   test    run every test: Rust, contracts, foreign clients
+  crash   kill what writes ledgers and chains at random moments, and compare the books: crash [--cycles N] (20)
   setup   install what the contracts' and the foreign clients' tests need (npm, a Python environment)";
 
 fn main() -> ExitCode {
@@ -24,6 +26,13 @@ fn main() -> ExitCode {
     match command.as_deref() {
         Some("tidy") => run_tidy(&root),
         Some("test") => test::run(&root),
+        Some("crash") => match crash::cycles(std::env::args().skip(2)) {
+            Ok(cycles) => crash::run(&root, cycles),
+            Err(why) => {
+                eprintln!("{why}\n\n{USAGE}");
+                ExitCode::from(2)
+            }
+        },
         Some("setup") => setup::run(&root),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

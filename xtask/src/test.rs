@@ -56,7 +56,7 @@ pub(crate) fn run(root: &Path) -> ExitCode {
 }
 
 /// Pulled models are kept between runs, so that a second run pulls nothing.
-fn with_models(root: &Path, mut command: Command) -> Command {
+pub(crate) fn with_models(root: &Path, mut command: Command) -> Command {
     if std::env::var_os("ASSAY_MODELS_DIR").is_none() {
         command.env("ASSAY_MODELS_DIR", root.join("target/models"));
     }
@@ -76,7 +76,7 @@ fn forget_cargo(command: &mut Command) {
     }
 }
 
-fn has_nextest() -> bool {
+pub(crate) fn has_nextest() -> bool {
     Command::new("cargo")
         .args(["nextest", "--version"])
         .output()
@@ -135,13 +135,20 @@ fn ignored_tests(root: &Path, target: &str) -> Command {
     command
 }
 
-fn finish(mut command: Command) -> Outcome {
+fn finish(command: Command) -> Outcome {
+    if passes(command) {
+        Outcome::Passed
+    } else {
+        Outcome::Failed
+    }
+}
+
+pub(crate) fn passes(mut command: Command) -> bool {
     match command.status() {
-        Ok(status) if status.success() => Outcome::Passed,
-        Ok(_) => Outcome::Failed,
+        Ok(status) => status.success(),
         Err(error) => {
             eprintln!("cannot start {command:?}: {error}");
-            Outcome::Failed
+            false
         }
     }
 }
