@@ -1,3 +1,5 @@
+//! Keystores against the test vectors of their definition, hostile ones, and how their files are kept.
+
 use super::*;
 use serde_json::{Value, json};
 
@@ -54,6 +56,16 @@ fn the_keystores_of_the_definition_open() {
     let crypto = capital.as_object_mut().unwrap().remove("crypto").unwrap();
     capital["Crypto"] = crypto;
     assert!(Key::open(&capital.to_string(), &person("testpassword")).is_ok());
+}
+
+/// Made by `cast wallet import`, which names no address.
+#[test]
+fn a_keystore_that_cast_wrote_opens() {
+    let by_cast = r#"{"crypto":{"cipher":"aes-128-ctr","cipherparams":{"iv":"dfef605b82995a87810e43217a4122de"},"ciphertext":"5413d9173474e0ae301ddcfd95937bebf176b6a474c67c06173bb2adc8b5b069","kdf":"scrypt","kdfparams":{"dklen":32,"n":8192,"p":1,"r":8,"salt":"55f440615f7b9d579e84d97386f5554f0b9cf02c00909c95dbc2288abedc16a5"},"mac":"149a246c63b1a5c78bac3b98df161f30d74fa084141a32b4e96f4e3c2f698550"},"id":"ee60dae8-bbfe-4a96-83e7-1c84a9a897f1","version":3}"#;
+    let key = Key::open(by_cast, &person("hello world")).unwrap();
+    let expected = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+    assert_eq!(key.address().to_string(), expected);
+    assert_eq!(keystore::named_address(by_cast), Ok(None));
 }
 
 #[test]
