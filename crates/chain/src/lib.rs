@@ -22,6 +22,7 @@ mod logs;
 mod patience;
 mod pending;
 mod reader;
+mod refunds;
 mod sender;
 mod service;
 mod transact;
