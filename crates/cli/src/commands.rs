@@ -5,6 +5,7 @@ pub(crate) mod chain;
 pub(crate) mod chat;
 pub(crate) mod dispute;
 pub(crate) mod gateway;
+pub(crate) mod key;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod receipt;

@@ -81,8 +81,13 @@ impl Home {
         self.data.join("chain").join("chain.redb")
     }
 
-    /// Where the market's contracts stand on its chain.
-    pub(crate) fn deployment(&self) -> PathBuf {
+    /// Where markets stand, chain by chain.
+    pub(crate) fn deployments(&self) -> PathBuf {
+        self.data.join("deployments.json")
+    }
+
+    /// Where earlier versions kept the one market that they knew.
+    pub(crate) fn old_deployment(&self) -> PathBuf {
         self.data.join("chain").join("deployment.json")
     }
 

@@ -4,10 +4,11 @@
 //! `assay up` are under a random password that lies beside them: they own test dollars.
 
 use crate::home::Home;
+use crate::network::is_development;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
-use assay_chain::Key;
 use assay_chain::keys::{KeyError, KeyFile, Password};
+use assay_chain::{Key, Market};
 use std::cell::{Cell, OnceCell};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
@@ -24,6 +25,9 @@ pub(crate) struct Keyring<'a> {
     password: OnceCell<Password>,
     /// Opens the keys of a local market, where there is one in this folder.
     local: OnceCell<Option<Password>>,
+    opened_local: Cell<bool>,
+    /// Whether new keys go under the local market's password.
+    makes_local: Cell<bool>,
     warned: Cell<bool>,
 }
 
@@ -33,8 +37,20 @@ impl<'a> Keyring<'a> {
             home,
             password: OnceCell::new(),
             local: OnceCell::new(),
+            opened_local: Cell::new(false),
+            makes_local: Cell::new(false),
             warned: Cell::new(false),
         }
+    }
+
+    /// For a market: in the folder of a local one, new keys are as its own are, and nobody is asked for a password.
+    pub(crate) fn on(home: &'a Home, market: &Market) -> Self {
+        let keyring = Self::new(home);
+        let development = is_development(market.deployment().chain_id);
+        keyring
+            .makes_local
+            .set(development && home.password_file().is_none());
+        keyring
     }
 
     /// The key in this file.
@@ -48,6 +64,7 @@ impl<'a> Keyring<'a> {
                 if let Some(local) = self.local()?
                     && let Some(key) = opened(path, local)?
                 {
+                    self.opened_local.set(true);
                     return Ok(key);
                 }
                 let name = path.display();
@@ -78,8 +95,30 @@ impl<'a> Keyring<'a> {
         if path.exists() {
             return Err(KeyError::Exists { path: path.into() }.into());
         }
+        if self.makes_local.get()
+            && let Some(local) = self.local()?
+        {
+            return Ok(key.store(path, local)?);
+        }
         let prompt = format!("a password for the new key {}: ", path.display());
         Ok(key.store(path, self.password(&prompt, Asked::Twice)?)?)
+    }
+
+    /// Refuses keys of the local market anywhere else: whoever reads their folder has them.
+    pub(crate) fn check_fit(&self, market: &Market) -> Result<()> {
+        self.check_chain(market.deployment().chain_id)
+    }
+
+    pub(crate) fn check_chain(&self, chain_id: u64) -> Result<()> {
+        if self.opened_local.get() && !is_development(chain_id) {
+            return Err(refusal(
+                format!(
+                    "this key's password lies beside it, and chain {chain_id} is no development chain"
+                ),
+                "choose another folder with --data-dir, or give the key a password of yours with `assay key password`",
+            ));
+        }
+        Ok(())
     }
 
     fn password(&self, prompt: &str, asked: Asked) -> Result<&Password> {

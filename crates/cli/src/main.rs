@@ -6,6 +6,8 @@ mod ask;
 mod bench;
 mod commands;
 mod demo;
+mod deployments;
+mod files;
 mod home;
 mod interrupt;
 mod judge;
@@ -72,6 +74,8 @@ enum Command {
     Node(commands::node::Args),
     /// Be a consumer: buy from any market's nodes
     Gateway(commands::gateway::Args),
+    /// Your keys, each an encrypted file: make, import, list
+    Key(commands::key::Args),
     /// The shared state: contracts, providers, payouts
     Chain(commands::chain::Args),
 }
@@ -114,6 +118,7 @@ fn run(cli: Cli) -> Result<()> {
             Command::Model(args) => commands::model::run(args, &home).await,
             Command::Node(args) => commands::node::run(args, &home).await,
             Command::Gateway(args) => commands::gateway::run(args, &home).await,
+            Command::Key(args) => commands::key::run(args, &home),
             Command::Chain(args) => commands::chain::run(args, &home).await,
         }
     })

@@ -2,55 +2,103 @@
 //!
 //! Named by an RPC address and the deployment's file; without them, the market that runs in the data folder is meant.
 
+use crate::deployments;
 use crate::home::Home;
 use crate::market::file::MarketFile;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
-use assay_chain::{Chain, Deployment, Key, Market};
+use assay_chain::networks::{self, Network};
+use assay_chain::{Chain, Key, Market};
 use assay_protocol::{Address, MicroUsd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct NetworkArgs {
-    /// A chain's JSON-RPC [default: the chain of the market that runs in the data folder]
-    #[arg(long, env = "ASSAY_RPC_URL", value_name = "URL")]
-    rpc_url: Option<String>,
+    /// A chain's JSON-RPC; several, one after the other or with commas, stand in for each other [default: the chain of
+    /// the market that runs in the data folder]
+    #[arg(
+        long,
+        env = "ASSAY_RPC_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    rpc_url: Vec<String>,
 
-    /// The file that `assay chain deploy` wrote [default: deployment.json of the data folder]
+    /// A file that `assay chain deploy` wrote [default: deployments.json of the data folder]
     #[arg(long, env = "ASSAY_DEPLOYMENT", value_name = "FILE")]
     deployment: Option<PathBuf>,
 }
 
+/// How deep a chain's word has to be.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct DepthArgs {
+    /// Blocks up to which a reorganization of the chain is expected and healed [default: the network's, see `assay chain
+    /// networks`]
+    #[arg(long, value_name = "BLOCKS")]
+    confirmations: Option<u64>,
+}
+
 impl NetworkArgs {
     pub(crate) async fn chain(&self, home: &Home) -> Result<Chain> {
-        let from_file = || MarketFile::read(home).map(|market| market.rpc_url);
-        let Some(url) = self.rpc_url.clone().or_else(from_file) else {
+        let mut urls = self.rpc_url.clone();
+        if urls.is_empty() {
+            urls.extend(MarketFile::read(home).map(|market| market.rpc_url));
+        }
+        if urls.is_empty() {
             return Err(refusal(
                 "no chain is known",
                 "name one with --rpc-url, or start a market with `assay up`",
             ));
-        };
-        Chain::connect(&url).await.map_err(|error| {
-            let what = format!("no chain answers at {url}: {error}");
-            refusal(what, "check --rpc-url, or start a market with `assay up`")
+        }
+        Chain::connect_any(&urls).await.map_err(|error| {
+            refusal(
+                format!("no chain answers: {error}"),
+                "check --rpc-url, or start a market with `assay up`",
+            )
         })
     }
 
     pub(crate) async fn market(&self, home: &Home) -> Result<Market> {
+        self.market_at(home, DepthArgs::default()).await
+    }
+
+    pub(crate) async fn market_at(&self, home: &Home, depth: DepthArgs) -> Result<Market> {
         let chain = self.chain(home).await?;
-        let path = self.deployment.clone().unwrap_or_else(|| home.deployment());
-        let bytes = std::fs::read(&path).map_err(|error| {
-            let what = format!("cannot read the deployment {}: {error}", path.display());
-            refusal(
-                what,
-                "name the file with --deployment, or make one with `assay chain deploy`",
-            )
-        })?;
-        let deployment: Deployment = serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is no deployment", path.display()))?;
+        let mut deployment = deployments::find(home, self.deployment.as_deref(), chain.chain_id())?;
+        // A file of an earlier version says nothing of it.
+        let usual = networks::of(chain.chain_id()).map_or(0, |network| network.confirmations);
+        deployment.confirmations = depth
+            .confirmations
+            .unwrap_or(deployment.confirmations.max(usual));
         Ok(chain.market(deployment).await?)
     }
+}
+
+/// Whether nothing on this chain is worth anything: a chain on this machine.
+pub(crate) fn is_development(chain_id: u64) -> bool {
+    networks::of(chain_id).is_some_and(|network| network.token.is_none())
+}
+
+/// A network by its name, as in `base-sepolia`, or by its chain's number.
+pub(crate) fn by_name(name: &str) -> Result<&'static Network> {
+    let wanted = name.to_ascii_lowercase();
+    let fits =
+        |network: &&Network| handle(network) == wanted || network.chain_id.to_string() == wanted;
+    networks::all().iter().find(fits).ok_or_else(|| {
+        refusal(
+            format!("no network is called {name}"),
+            "see `assay chain networks`",
+        )
+    })
+}
+
+/// What a network is called on the command line.
+pub(crate) fn handle(network: &Network) -> String {
+    let words = network.name.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join("-").to_ascii_lowercase()
 }
 
 /// How often a side of a dispute looks at the chain: several times within a response, and no more than a public node

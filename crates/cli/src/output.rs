@@ -68,6 +68,19 @@ pub(crate) fn usd(amount: MicroUsd) -> String {
     format!("${whole}.{shown}")
 }
 
+/// Coins that pay for gas, from wei: `0.0123 coins`, down to the nearest of nine places.
+pub(crate) fn coins(wei: u128) -> String {
+    const COIN: u128 = 1_000_000_000_000_000_000;
+    const PLACE: u128 = 1_000_000_000;
+    let places = format!("{:09}", wei % COIN / PLACE);
+    let trimmed = places.trim_end_matches('0');
+    match (wei / COIN, trimmed) {
+        (0, "") if wei > 0 => "less than 0.000000001 coins".to_owned(),
+        (whole, "") => format!("{whole} coins"),
+        (whole, trimmed) => format!("{whole}.{trimmed} coins"),
+    }
+}
+
 /// `0x1234…abcd`.
 pub(crate) fn short(hash: &B256) -> String {
     shorten(&hash.to_string())
@@ -164,6 +177,19 @@ mod tests {
         ];
         for (micro, text) in cases {
             assert_eq!(usd(MicroUsd(micro)), text);
+        }
+    }
+
+    #[test]
+    fn coins_are_told_to_nine_places() {
+        let cases = [
+            (0, "0 coins"),
+            (1, "less than 0.000000001 coins"),
+            (1_500_000_000_000_000_000, "1.5 coins"),
+            (2_000_000_000, "0.000000002 coins"),
+        ];
+        for (wei, text) in cases {
+            assert_eq!(coins(wei), text);
         }
     }
 

@@ -123,10 +123,13 @@ pub(crate) struct PurseArgs {
 }
 
 impl PurseArgs {
-    pub(crate) fn key(&self, home: &Home) -> Result<Key> {
+    pub(crate) fn key(&self, home: &Home, market: &Market) -> Result<Key> {
         home.create()?;
         let path = self.key.clone().unwrap_or_else(|| home.key("watcher"));
-        Keyring::new(home).open_or_make(&path)
+        let keyring = Keyring::on(home, market);
+        let key = keyring.open_or_make(&path)?;
+        keyring.check_fit(market)?;
+        Ok(key)
     }
 
     /// Sees to it that a bond can be put up.
@@ -459,7 +462,7 @@ async fn open(
     }
     let case = Case::from(evidence);
     let model = model(home, &case)?;
-    let key = purse.key(home)?;
+    let key = purse.key(home, market)?;
     purse.fill(market, &key).await?;
     let accuser = Accuser {
         market: market.clone(),
@@ -562,7 +565,7 @@ async fn step(
 ) -> Result<()> {
     let market = disputed(home, &table.network).await?;
     let dispute = find(&market, game).await?;
-    let key = purse.key(home)?;
+    let key = purse.key(home, &market)?;
     let side = match dispute.game.challenger == key.address() {
         true => Side::Challenger,
         false => Side::Watcher,

@@ -4,7 +4,7 @@ use crate::commands::up::{CloudArgs, news_of};
 use crate::home::Home;
 use crate::keyring::Keyring;
 use crate::live::{UrlArgs, provider_name};
-use crate::network::{self, NetworkArgs};
+use crate::network::{self, DepthArgs, NetworkArgs};
 use crate::output::{self, Table};
 use crate::tell::Tell;
 use crate::{interrupt, models, parse};
@@ -14,6 +14,7 @@ use assay_gateway::{GatewayConfig, Status};
 use assay_openai::Fallback;
 use assay_protocol::MicroUsd;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -38,6 +39,11 @@ enum Action {
 struct RunArgs {
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    depth: DepthArgs,
+    /// The key whose money is spent [default: `payer` of `assay key list`, made if it is not there]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// Where it listens
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
     listen: SocketAddr,
@@ -50,6 +56,9 @@ struct RunArgs {
     /// The most that it may put into channels in its life, in dollars
     #[arg(long, value_parser = parse::dollars, default_value = "5", value_name = "DOLLARS")]
     deposits_max: MicroUsd,
+    /// What it opens a channel with, and tops it up by, in dollars: at most this is ever at stake with one provider's lane
+    #[arg(long, value_parser = parse::dollars, value_name = "DOLLARS")]
+    deposit: Option<MicroUsd>,
     /// Mint the deposits' money where the stablecoin is the test dollar
     #[arg(long)]
     mint: bool,
@@ -77,8 +86,11 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     let clouds = args.cloud.upstreams()?;
     home.create()?;
     crate::commands::up::check_port(args.listen)?;
-    let market = args.network.market(home).await?;
-    let payer = Keyring::new(home).open_or_make(&home.key("payer"))?;
+    let market = args.network.market_at(home, args.depth).await?;
+    let keyring = Keyring::on(home, &market);
+    let payer = args.key.unwrap_or_else(|| home.key("payer"));
+    let payer = keyring.open_or_make(&payer)?;
+    keyring.check_fit(&market)?;
     network::funds(&market, &payer, args.deposits_max, args.mint).await?;
     let model = models::ready(home, &args.model).await?.loaded;
     let name = model.name.clone();
@@ -90,6 +102,9 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         .map_or_else(AuditPolicy::default, AuditPolicy::flat);
     config.audit_threads = args.threads.unwrap_or_else(crate::judge::threads);
     config.spending.deposits_max = args.deposits_max;
+    if let Some(deposit) = args.deposit {
+        config.spending.deposit = deposit;
+    }
     config.disputes.open = !args.no_disputes;
     config.disputes.bond_max = args.bond_max;
     config.fallback = if clouds.is_empty() {

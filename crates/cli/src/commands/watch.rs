@@ -72,7 +72,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
         ));
     }
     let market = dispute::disputed(home, &args.network).await?;
-    let key = args.purse.key(home)?;
+    let key = args.purse.key(home, &market)?;
     args.purse.fill(&market, &key).await?;
     let gateways = args.gateways.iter().map(|url| Gateway::at(url));
     let tell = Tell::new(args.json);

@@ -2,14 +2,14 @@
 //!
 //! Whatever a kill interrupts is done again on the next start; nothing is done twice that costs money.
 
+use crate::deployments;
 use crate::home::Home;
 use crate::keyring::LocalKeys;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
-use assay_chain::{Chain, DeployParams, Deployment, EmbeddedConfig, Key, Market};
+use assay_chain::{Chain, DeployParams, EmbeddedConfig, Key, Market};
 use assay_protocol::{Address, MicroUsd};
 use std::net::SocketAddr;
-use std::path::Path;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,16 +27,15 @@ pub(crate) struct OpenedChain {
 pub(crate) async fn open(home: &Home, keys: &LocalKeys<'_>) -> Result<OpenedChain> {
     let operator = keys.open_or_make(&home.key("operator"))?;
     let chain = Chain::embedded(EmbeddedConfig::at(home.chain_file())).await?;
-    let path = home.deployment();
-    let (market, is_new) = match read_deployment(&path)? {
+    let (market, is_new) = match deployments::of_home(home, chain.chain_id())? {
         Some(deployment) => {
             let market = chain.market(deployment).await.map_err(|error| {
                 let next = format!(
-                    "move {} away to start a new market",
+                    "restore {}, or start a new market in another folder with --data-dir",
                     home.chain_file().display()
                 );
                 anyhow::Error::new(error).context(refusal(
-                    "the chain on disk is not the one in deployment.json",
+                    "the chain on disk is not the one that deployments.json tells of",
                     next,
                 ))
             })?;
@@ -47,7 +46,7 @@ pub(crate) async fn open(home: &Home, keys: &LocalKeys<'_>) -> Result<OpenedChai
                 .deploy(&operator, &DeployParams::devnet())
                 .await
                 .context("cannot deploy the contracts")?;
-            write_deployment(&path, &deployment)?;
+            deployments::add(home, &deployment)?;
             (chain.market(deployment).await?, true)
         }
     };
@@ -57,25 +56,6 @@ pub(crate) async fn open(home: &Home, keys: &LocalKeys<'_>) -> Result<OpenedChai
         operator,
         is_new,
     })
-}
-
-fn read_deployment(path: &Path) -> Result<Option<Deployment>> {
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let parsed = serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} is damaged", path.display()))?;
-            Ok(Some(parsed))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
-}
-
-fn write_deployment(path: &Path, deployment: &Deployment) -> Result<()> {
-    let fresh = path.with_extension("json.new");
-    std::fs::write(&fresh, serde_json::to_string_pretty(deployment)?)
-        .with_context(|| format!("cannot write {}", fresh.display()))?;
-    std::fs::rename(&fresh, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl OpenedChain {

@@ -4,7 +4,7 @@
 
 use crate::home::Home;
 use crate::market::plan::Conduct;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use assay_protocol::{Address, Price};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -30,12 +30,8 @@ pub(crate) struct NodeEntry {
 
 impl MarketFile {
     pub(crate) fn write(&self, home: &Home) -> Result<()> {
-        let path = home.market_file();
         let text = serde_json::to_string_pretty(self)?;
-        // Never half a file, whoever reads at the same time.
-        let fresh = path.with_extension("json.new");
-        fs::write(&fresh, text).with_context(|| format!("cannot write {}", fresh.display()))?;
-        fs::rename(&fresh, &path).with_context(|| format!("cannot write {}", path.display()))
+        crate::files::write_whole(&home.market_file(), &text)
     }
 
     /// What the last market here said, if there was one.

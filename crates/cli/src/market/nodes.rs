@@ -53,6 +53,7 @@ pub(crate) async fn start(
         loaded: model.clone(),
         price: plan.price,
     }];
+    config.make_ledger = true;
     config.limits.threads = threads;
     config.limits.sequences_max = SEQUENCES_MAX;
     config.defence.poll = POLL;

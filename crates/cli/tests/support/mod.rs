@@ -270,11 +270,18 @@ pub(crate) struct Service {
 impl Service {
     /// Starts it and waits for a line that contains `sign`.
     pub(crate) fn start(data: &Path, args: &[&str], sign: &str) -> Self {
+        Self::start_with(data, args, sign, Stdio::inherit())
+    }
+
+    /// The same with its log in a file.
+    pub(crate) fn start_logging(data: &Path, args: &[&str], sign: &str, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("a log is made");
+        Self::start_with(data, args, sign, log.into())
+    }
+
+    fn start_with(data: &Path, args: &[&str], sign: &str, log: Stdio) -> Self {
         let mut command = assay(data);
-        command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
+        command.args(args).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let (sender, lines) = channel();
@@ -290,6 +297,12 @@ impl Service {
             }
         }
         panic!("assay {args:?} never said `{sign}`");
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the program can be killed");
+        self.child.wait().expect("the program ends");
     }
 
     /// Stops it as ctrl-c does; it must end well.

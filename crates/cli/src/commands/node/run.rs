@@ -1,0 +1,126 @@
+//! `assay node run`: serves a model, claims what it earned, defends its receipts. Needs the offer key alone.
+
+use super::{own_offer_key, provider};
+use crate::home::Home;
+use crate::keyring::Keyring;
+use crate::network::{self, DepthArgs, NetworkArgs};
+use crate::refusal::refusal;
+use crate::{interrupt, models, narrate, output, parse};
+use anyhow::{Context, Result};
+use assay_node::{DefenceState, Defended, NodeConfig, ServedModel};
+use assay_protocol::{B256, Price};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
+    depth: DepthArgs,
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// A model of `assay model list`, or the beginning of its name
+    #[arg(long, default_value = models::DEFAULT)]
+    model: String,
+    /// What it asks, in dollars per million tokens of input and output
+    #[arg(long, value_parser = parse::price_pair, default_value = "0.02/0.06", value_name = "IN/OUT")]
+    price: Price,
+    /// Answers that it makes at once
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
+    /// Threads that compute [default: all cores]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+pub(super) async fn serve(args: RunArgs, home: &Home) -> Result<()> {
+    let keyring = Keyring::new(home);
+    let offer = keyring.open(&own_offer_key(home)?)?;
+    let provider = provider(home)?;
+    let market = args.network.market_at(home, args.depth).await?;
+    keyring.check_fit(&market)?;
+    let loaded = models::ready(home, &args.model).await?.loaded;
+    let name = loaded.name.clone();
+    let mut config = NodeConfig::new(
+        args.listen,
+        home.node("own"),
+        market.clone(),
+        provider,
+        offer,
+    );
+    if let Some(known) = market.provider(provider).await? {
+        config.public_url = Some(known.endpoint);
+    }
+    config.models = vec![ServedModel {
+        loaded,
+        price: args.price,
+    }];
+    config.limits.threads = args.threads.unwrap_or_else(crate::judge::threads);
+    config.limits.sequences_max = args.concurrency.max(1);
+    config.defence.poll = network::poll(&market);
+    let node = assay_node::start(config)
+        .await
+        .context("cannot start the node")?;
+    println!(
+        "node {} serves {name} at http://{}; ctrl-c stops it",
+        provider,
+        node.addr()
+    );
+    tokio::select! {
+        () = interrupt::asked() => {}
+        () = tell_disputes(&node) => {}
+    }
+    println!("stopping: answers end, vouchers are claimed …");
+    let report = node.shutdown().await;
+    if let Some(error) = report.claim_error {
+        return Err(refusal(
+            format!("not everything could be claimed: {error}"),
+            "nothing is lost: the next start claims it",
+        ));
+    }
+    println!(
+        "stopped; {} claimed on the way out",
+        output::usd(report.claimed)
+    );
+    Ok(())
+}
+
+/// Says how disputes about this node's receipts go, for as long as it runs.
+async fn tell_disputes(node: &assay_node::RunningNode) {
+    let mut told: BTreeMap<B256, (usize, DefenceState)> = BTreeMap::new();
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        look.tick().await;
+        for dispute in node.disputes() {
+            let name = output::short_hex(&dispute.game);
+            if !told.contains_key(&dispute.game) {
+                println!(
+                    "dispute {name}: receipt {} is doubted; this node defends it",
+                    output::short_hex(&dispute.request_id)
+                );
+            }
+            let before = told.get(&dispute.game).map_or(0, |(moves, _)| *moves);
+            for played in dispute.moves.iter().skip(before) {
+                let who = if played.ours { "we" } else { "challenger" };
+                println!("dispute {name}: {}", narrate::line(who, played));
+            }
+            let fresh = (dispute.moves.len(), dispute.state.clone());
+            let before = told.insert(dispute.game, fresh);
+            if before.is_none_or(|(_, state)| state != dispute.state) {
+                println!("dispute {name}: {}", defence_words(&dispute));
+            }
+        }
+    }
+}
+
+pub(super) fn defence_words(dispute: &Defended) -> String {
+    match &dispute.state {
+        DefenceState::Playing => format!("defended, {} moves so far", dispute.moves.len()),
+        DefenceState::Won { bond } => format!("won, with a bond of {}", output::usd(*bond)),
+        DefenceState::Lost => "LOST, and the stake with it".to_owned(),
+        DefenceState::Stuck { reason } => format!("NOT DEFENDED: {reason}"),
+    }
+}
