@@ -14,6 +14,7 @@ sol! {
     interface ITestDollar {
         function name() external view returns (string);
         function version() external view returns (string);
+        function DOMAIN_SEPARATOR() external view returns (bytes32);
         function decimals() external view returns (uint8);
         function mint(address to, uint256 value) external;
         function balanceOf(address account) external view returns (uint256);

@@ -57,6 +57,18 @@ pub fn dispute_game() -> Vec<u8> {
     ))
 }
 
+/// Providers and stakes; the dispute game makes it.
+pub fn registry() -> Vec<u8> {
+    bytecode(include_str!("../../../contracts/artifacts/Registry.json"))
+}
+
+/// The code behind every provider's vault; the registry makes it.
+pub fn payout_vault() -> Vec<u8> {
+    bytecode(include_str!(
+        "../../../contracts/artifacts/PayoutVault.json"
+    ))
+}
+
 /// What providers served, added up; takes the registry's address.
 pub fn scoreboard() -> Vec<u8> {
     bytecode(include_str!("../../../contracts/artifacts/Scoreboard.json"))

@@ -7,6 +7,8 @@
 pub mod abi;
 pub mod artifacts;
 pub mod embedded;
+pub mod gas;
+pub mod history;
 pub mod keys;
 pub mod networks;
 
@@ -26,6 +28,7 @@ mod refunds;
 mod sender;
 mod service;
 mod transact;
+mod verify;
 
 pub use claims::{CLAIMS_MAX, SignedClaims, Submitted};
 pub use connect::Chain;
@@ -40,3 +43,4 @@ pub use reader::{ChannelState, Market, PendingPayout, Provider, ReceiverState, W
 pub use sender::{Claim, Registration};
 pub use service::{Score, ServiceEntry, ServicePost};
 pub use transact::Mined;
+pub use verify::Check;

@@ -236,7 +236,7 @@ impl Market {
         }
     }
 
-    async fn channel_in(
+    pub(crate) async fn channel_in(
         &self,
         channel_id: B256,
         block: BlockNumberOrTag,
@@ -316,13 +316,21 @@ impl Market {
 
     /// What the channels owe and have paid to a receiver.
     pub async fn receiver(&self, receiver: Address) -> Result<ReceiverState, ChainError> {
+        self.receiver_in(receiver, BlockNumberOrTag::Latest).await
+    }
+
+    pub(crate) async fn receiver_in(
+        &self,
+        receiver: Address,
+        block: BlockNumberOrTag,
+    ) -> Result<ReceiverState, ChainError> {
         let call = IChannels::receiversCall {
             receiver,
             token: self.deployment.token,
         };
         let state = self
             .chain
-            .view("receiver", self.deployment.channels, call)
+            .view_at("receiver", self.deployment.channels, call, block)
             .await?;
         Ok(ReceiverState {
             total_claimed: micro_usd(U256::from(state.totalClaimed))?,
@@ -349,6 +357,12 @@ impl Market {
             .chain
             .view("payout", provider.vault, IPayoutVault::statusCall {})
             .await?;
+        PendingPayout::from_abi(&status)
+    }
+}
+
+impl PendingPayout {
+    pub(crate) fn from_abi(status: &IPayoutVault::statusReturn) -> Result<Self, ChainError> {
         Ok(PendingPayout {
             unsettled: micro_usd(U256::from(status.unsettled))?,
             waiting: micro_usd(U256::from(status.waiting))?,
@@ -360,7 +374,7 @@ impl Market {
 }
 
 impl Provider {
-    fn from_abi(provider: IRegistry::Provider) -> Result<Provider, ChainError> {
+    pub(crate) fn from_abi(provider: IRegistry::Provider) -> Result<Provider, ChainError> {
         Ok(Provider {
             address: provider.provider,
             vault: provider.vault,

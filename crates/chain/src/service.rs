@@ -1,6 +1,7 @@
 //! Service on the scoreboard: what is counted of a provider, and posting what payers and providers
 //! signed. Counts nothing itself.
 
+use alloy::eips::BlockNumberOrTag;
 use alloy::rpc::types::{Filter, Log};
 use alloy_primitives::U256;
 use alloy_sol_types::{SolCall, SolEvent};
@@ -90,9 +91,17 @@ impl ServicePost {
 impl Market {
     /// What is counted of a provider.
     pub async fn score(&self, provider: Address) -> Result<Score, ChainError> {
+        self.score_in(provider, BlockNumberOrTag::Latest).await
+    }
+
+    pub(crate) async fn score_in(
+        &self,
+        provider: Address,
+        block: BlockNumberOrTag,
+    ) -> Result<Score, ChainError> {
         let to = self.scoreboard()?;
         let call = IScoreboard::scoreOfCall { provider };
-        let told = self.chain.view("score", to, call).await?;
+        let told = self.chain.view_at("score", to, call, block).await?;
         let totals = told.totals;
         Ok(Score {
             revenue: saturated(totals.revenue),
@@ -217,7 +226,7 @@ pub(crate) fn abi_record(record: &ServiceRecord) -> IScoreboard::ServiceRecord {
     }
 }
 
-fn from_abi_record(record: &IScoreboard::ServiceRecord) -> ServiceRecord {
+pub(crate) fn from_abi_record(record: &IScoreboard::ServiceRecord) -> ServiceRecord {
     ServiceRecord {
         channel_id: record.channelId,
         service: Service {

@@ -166,6 +166,7 @@ sol! {
     #[derive(Debug, PartialEq, Eq)]
     interface IReferee {
         function MODELS() external view returns (address);
+        function SAMPLES() external view returns (address);
         function convicts(IDisputeGame.Statement calldata statement, bytes32 traceRoot, bytes calldata step) external view returns (bool);
         function factConvicts(IDisputeGame.Statement calldata statement, bytes calldata fact) external view returns (bool);
 
