@@ -113,6 +113,30 @@ contract ScoreboardAttacks is Scores {
         eq(scoreOf(OWNER).requests, 10, "nothing was counted");
     }
 
+    function test_only_a_record_of_zeros_stands_for_none() public {
+        // A record before the first that hides a part of it from the sums, or claims a part twice.
+        Channels.ChannelConfig memory fresh = paid(2, 10e6);
+        Scoreboard.ServiceRecord memory r = answers(fresh, 10, 5, 1e5);
+        for (uint256 i = 0; i < 8; ++i) {
+            Scoreboard.ServiceRecord memory before = none();
+            if (i == 0) before.channelId = r.channelId;
+            else if (i == 1) before.revenue = 1;
+            else if (i == 2) before.promptTokens = 1;
+            else if (i == 3) before.outputTokens = 1;
+            else if (i == 4) before.requests = 1;
+            else if (i == 5) before.failures = 1;
+            else if (i == 6) before.ttft = 1 << 32;
+            else before.speed = 1 << 128;
+            refusesBoth(
+                just(entry(fresh, r, before)),
+                abi.encodeWithSelector(
+                    Scoreboard.WrongPrevious.selector, r.channelId, bytes32(0), board.structHash(before)
+                )
+            );
+        }
+        post(fresh, r, none());
+    }
+
     function test_a_batch_is_posted_whole_or_not_at_all() public {
         Channels.ChannelConfig memory other = config(2);
         Scoreboard.Entry[] memory batch =
