@@ -20,7 +20,7 @@ use crate::deployment::{DeployParams, Deployment};
 use crate::embedded::MULTICALL3;
 use crate::error::{ChainError, from_rpc, micro_usd};
 use crate::keys::Key;
-use crate::networks;
+use crate::networks::{self, Erc8004};
 use crate::transact::Mined;
 
 /// Seconds between two publications of one provider's score: it moves slowly, and each costs gas.
@@ -48,9 +48,14 @@ impl Chain {
             progress,
             keep,
         };
+        // Whatever is missing is missed before anything is paid for.
+        let registries = self.registries(params).await?;
+        if let Some(token) = params.token {
+            self.check_six_decimals(token).await?;
+        }
         let (channels, collector) = self.channels(&mut site, params).await?;
         let token = match params.token {
-            Some(token) => self.with_six_decimals(token).await?,
+            Some(token) => token,
             None => site.make("test dollar", artifacts::test_dollar()).await?,
         };
         let models = site.make("models", artifacts::models()).await?;
@@ -85,7 +90,17 @@ impl Chain {
         // The game made the registry.
         let made = site.progress.contracts.get(what);
         deployment.deployed_block = made.map(|made| made.block);
-        deployment.reputation_adapter = self.adapter(&mut site, params, scoreboard).await?;
+        if let Some(registries) = registries {
+            let arguments = (
+                scoreboard,
+                registries.identity,
+                registries.reputation,
+                PUBLISH_PERIOD_S,
+            )
+                .abi_encode();
+            let initcode = artifacts::with_arguments(artifacts::reputation_adapter(), &arguments);
+            deployment.reputation_adapter = site.make("reputation adapter", initcode).await?;
+        }
         Ok(deployment)
     }
 
@@ -182,16 +197,11 @@ impl Chain {
         })
     }
 
-    /// The adapter to the chain's ERC-8004 registries; zero where it has none.
-    async fn adapter(
-        &self,
-        site: &mut Site<'_, impl FnMut(&DeployProgress) -> std::io::Result<()> + Send>,
-        params: &DeployParams,
-        scoreboard: Address,
-    ) -> Result<Address, ChainError> {
+    /// The chain's ERC-8004 registries, if it has any.
+    async fn registries(&self, params: &DeployParams) -> Result<Option<Erc8004>, ChainError> {
         let known = networks::of(self.chain_id()).and_then(|network| network.erc8004);
         let Some(registries) = params.erc8004.or(known) else {
-            return Ok(Address::ZERO);
+            return Ok(None);
         };
         for (what, address) in [
             ("identity registry", registries.identity),
@@ -201,22 +211,14 @@ impl Chain {
                 return Err(ChainError::NoContract { what, address });
             }
         }
-        let arguments = (
-            scoreboard,
-            registries.identity,
-            registries.reputation,
-            PUBLISH_PERIOD_S,
-        )
-            .abi_encode();
-        let initcode = artifacts::with_arguments(artifacts::reputation_adapter(), &arguments);
-        site.make("reputation adapter", initcode).await
+        Ok(Some(registries))
     }
 
     /// Prices, stakes and vouchers are micro-dollars: another unit would be wrong by a power of ten.
-    async fn with_six_decimals(&self, token: Address) -> Result<Address, ChainError> {
+    async fn check_six_decimals(&self, token: Address) -> Result<(), ChainError> {
         let call = ITestDollar::decimalsCall {};
         match self.view("token's decimals", token, call).await? {
-            6 => Ok(token),
+            6 => Ok(()),
             decimals => Err(ChainError::WrongDecimals { token, decimals }),
         }
     }

@@ -12,10 +12,15 @@ pub(crate) struct Refusal {
 }
 
 pub(crate) fn refusal(what: impl Into<String>, next: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Refusal {
+    anyhow::Error::new(hint(what, next))
+}
+
+/// The same to put around another error, which stays its cause.
+pub(crate) fn hint(what: impl Into<String>, next: impl Into<String>) -> Refusal {
+    Refusal {
         what: what.into(),
         next: next.into(),
-    })
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -37,10 +42,8 @@ pub(crate) fn report(error: &anyhow::Error) -> String {
         }
     }
     let mut out = format!("error: {}", causes.join(": "));
-    if let Some(refusal) = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Refusal>())
-    {
+    // Looks through every layer of context, which a walk over the causes does not.
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
         out.push_str(&format!("\n next: {}", refusal.next));
     }
     out
@@ -48,7 +51,7 @@ pub(crate) fn report(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{refusal, report};
+    use super::{hint, refusal, report};
 
     #[test]
     fn a_refusal_names_the_next_step() {
@@ -57,6 +60,17 @@ mod tests {
         assert_eq!(
             report(&error),
             "error: cannot start the gateway: port 8080 is in use\n next: choose another with --listen"
+        );
+    }
+
+    #[test]
+    fn a_refusal_around_another_error_names_the_next_step_too() {
+        let error = anyhow::anyhow!("no coins")
+            .context(hint("it stopped", "send coins"))
+            .context("cannot deploy");
+        assert_eq!(
+            report(&error),
+            "error: cannot deploy: it stopped: no coins\n next: send coins"
         );
     }
 

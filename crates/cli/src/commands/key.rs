@@ -128,9 +128,11 @@ fn import(
     };
     keyring.store(&key, &path)?;
     tell(&key, &path);
-    if let Some(from) = from {
+    if let Some(from) = from
+        && let KeyFile::Plain(_) = KeyFile::at(&from)?
+    {
         println!(
-            "the key in {} is the same: delete that file once this one has a backup",
+            "the raw key in {} is the same: delete that file once this one has a backup",
             from.display()
         );
     }

@@ -5,7 +5,7 @@
 use crate::deployments;
 use crate::home::Home;
 use crate::keyring::LocalKeys;
-use crate::refusal::refusal;
+use crate::refusal::{hint, refusal};
 use anyhow::{Context, Result};
 use assay_chain::{Chain, DeployParams, EmbeddedConfig, Key, Market};
 use assay_protocol::{Address, MicroUsd};
@@ -34,7 +34,7 @@ pub(crate) async fn open(home: &Home, keys: &LocalKeys<'_>) -> Result<OpenedChai
                     "restore {}, or start a new market in another folder with --data-dir",
                     home.chain_file().display()
                 );
-                anyhow::Error::new(error).context(refusal(
+                anyhow::Error::new(error).context(hint(
                     "the chain on disk is not the one that deployments.json tells of",
                     next,
                 ))

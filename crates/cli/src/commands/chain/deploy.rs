@@ -5,7 +5,7 @@ use crate::home::Home;
 use crate::keyring::Keyring;
 use crate::network::{self, handle, is_development};
 use crate::output;
-use crate::refusal::refusal;
+use crate::refusal::{hint, refusal};
 use crate::{deployments, files};
 use anyhow::{Context, Result};
 use assay_chain::networks;
@@ -118,7 +118,7 @@ pub(super) async fn run(args: DeployArgs, home: &Home) -> Result<()> {
     };
     let deployment = chain.deploy_on(&key, &params, progress, keep).await;
     let deployment = deployment.with_context(|| {
-        refusal(
+        hint(
             "the deployment stopped",
             format!(
                 "see that {} can pay the gas, and say the same again: it goes on from here",

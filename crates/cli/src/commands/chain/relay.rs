@@ -6,7 +6,7 @@ use crate::home::Home;
 use crate::keyring::Keyring;
 use crate::network::NetworkArgs;
 use crate::output;
-use crate::refusal::refusal;
+use crate::refusal::{hint, refusal};
 use anyhow::{Context, Result};
 use assay_chain::{Key, Market, ServicePost, SignedClaims};
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ async fn submit(
 ) -> Result<()> {
     let gas = market.claims_gas(key.address(), claims, service).await;
     let gas = gas.with_context(|| {
-        refusal(
+        hint(
             "the chain would refuse these claims",
             "ask the node for them again: they may be of another market, or older than its last claim",
         )

@@ -4,7 +4,7 @@ use super::{folder, offer_key, owner_key, remember_provider};
 use crate::home::Home;
 use crate::keyring::{self, Keyring};
 use crate::network::{self, NetworkArgs};
-use crate::refusal::refusal;
+use crate::refusal::{hint, refusal};
 use crate::{models, output, parse};
 use anyhow::{Context, Result};
 use assay_chain::{Key, Market, Provider, Registration};
@@ -288,7 +288,7 @@ pub(super) async fn withdraw_stake(args: OwnerArgs, home: &Home) -> Result<()> {
     let (market, owner, _) = args.registered(home).await?;
     let before = market.balance(owner.address()).await?;
     market.withdraw_stake(&owner).await.with_context(|| {
-        refusal(
+        hint(
             "the stake cannot be taken yet",
             "begin with `assay node unbond`, and wait for the unbonding period and any open dispute",
         )
