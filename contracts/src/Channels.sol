@@ -321,11 +321,13 @@ contract Channels is EIP712, Multicall, ReentrancyGuardTransient {
     }
 
     /// @dev Takes at most what is unclaimed. The nonce moves even when nothing is left to give, so
-    ///      that a signed refund never lies in wait for a later deposit.
+    ///      that a signed refund never lies in wait for a later deposit; and says so, with an amount of
+    ///      zero.
     function _refund(bytes32 channelId, ChannelConfig calldata config, uint128 asked) private {
         if (asked == 0) revert ZeroAmount();
         ++refundNonce[channelId];
         uint128 amount = _min(asked, _available(channelId));
+        emit Refunded(channelId, msg.sender, amount);
         if (amount == 0) return;
         // A refund serves a pending withdrawal first.
         Withdrawal storage withdrawal = pendingWithdrawals[channelId];
@@ -333,7 +335,6 @@ contract Channels is EIP712, Multicall, ReentrancyGuardTransient {
             if (amount >= withdrawal.amount) delete pendingWithdrawals[channelId];
             else withdrawal.amount -= amount;
         }
-        emit Refunded(channelId, msg.sender, amount);
         _giveBack(channelId, config, amount);
     }
 

@@ -253,7 +253,9 @@ contract ChannelsTest is Market {
         bytes memory sig = signature(OFFER_KEY, channels.getRefundDigest(id, 0, 5e5));
         open(c, 1e6);
         claim(c, 1e6);
-        // Nothing is left to give, and the nonce is spent all the same.
+        // Nothing is left to give, and the nonce is spent all the same, as the event says.
+        vm.expectEmit(true, true, false, true);
+        emit Channels.Refunded(id, address(this), 0);
         channels.refundWithSignature(c, 5e5, 0, sig);
         open(c, 1e6);
         vm.expectRevert(abi.encodeWithSelector(Channels.WrongRefundNonce.selector, id, uint256(1), uint256(0)));

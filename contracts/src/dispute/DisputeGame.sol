@@ -153,7 +153,10 @@ contract DisputeGame is ReentrancyGuardTransient {
     event Lost(bytes32 indexed game, bytes32 indexed receiptDigest, address indexed provider, address challenger);
     /// @notice Another game convicted the receipt first; the bond went back.
     event Closed(bytes32 indexed game, bytes32 indexed receiptDigest, address challenger);
+    /// @notice A receipt that contradicts a convicted one is convicted with it.
+    event Contradicted(bytes32 indexed receiptDigest, bytes32 indexed otherDigest);
     event Owed(address indexed account, uint256 amount);
+    event OwedPaid(address indexed account, uint256 amount);
 
     error ZeroAddress();
     error ZeroTime();
@@ -361,6 +364,7 @@ contract DisputeGame is ReentrancyGuardTransient {
         if (roots[digest] == CONVICTED) revert AlreadyConvicted(digest);
         if (roots[otherDigest] == CONVICTED) revert AlreadyConvicted(otherDigest);
         roots[otherDigest] = CONVICTED;
+        emit Contradicted(digest, otherDigest);
         uint128 charged = uint128(one.chargedMicroUsd) + other.chargedMicroUsd;
         _convict(one, charged, _take(one, charged, digest), digest, 0, msg.sender);
     }
@@ -398,6 +402,7 @@ contract DisputeGame is ReentrancyGuardTransient {
     function payOwed(address account) external nonReentrant {
         uint256 amount = owed[account];
         owed[account] = 0;
+        emit OwedPaid(account, amount);
         TOKEN.safeTransfer(account, amount);
     }
 

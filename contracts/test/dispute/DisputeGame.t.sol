@@ -407,7 +407,14 @@ contract DisputeGameTest is Disputes {
         other.statement.outputRoot = keccak256("another answer");
         other.chargedMicroUsd = 4e6;
         uint256 before = dollar.balanceOf(payer);
-        equivocate(stranger, one, other);
+        (bytes32 first, bytes32 with_) = (game.receiptDigest(one), game.receiptDigest(other));
+        (bytes memory a, bytes memory b) = (signed(one), signed(other));
+        vm.expectEmit(true, true, false, true);
+        emit DisputeGame.Contradicted(first, with_);
+        vm.prank(stranger);
+        game.equivocation(one, a, other, b);
+        eq(game.roots(first), game.CONVICTED(), "the one");
+        eq(game.roots(with_), game.CONVICTED(), "and the other");
         eq(dollar.balanceOf(payer), before + 7e6 + STAKE * 20 / 100, "both charges");
         eq(dollar.balanceOf(stranger), STAKE * 30 / 100, "the reward");
         restake(STAKE);
@@ -594,12 +601,6 @@ contract DisputeGameTest is Disputes {
     function refusesReveal(bytes32 id, bytes32[] memory children, string memory what) private {
         (bool ok,) = address(game).call(abi.encodeCall(game.reveal, (id, children)));
         yes(!ok, what);
-    }
-
-    function equivocate(address who, Receipt memory one, Receipt memory other) private {
-        (bytes memory a, bytes memory b) = (signed(one), signed(other));
-        vm.prank(who);
-        game.equivocation(one, a, other, b);
     }
 
     function refusesEquivocation(Receipt memory one, Receipt memory other, string memory what) private {

@@ -183,6 +183,26 @@ contract GameAttacksTest is Disputes {
         eq(game.owed(address(0)), STAKE * 20 / 100, "and still owed");
     }
 
+    function test_what_a_payer_could_not_be_paid_waits_for_it() public {
+        Receipt memory r = receiptOf(1);
+        openAs(watcher, r);
+        wait(RESPONSE + EXTENSION + 1);
+        uint256 due = STAKE * 20 / 100;
+        uint256 before = dollar.balanceOf(payer);
+        vm.mockCall(address(dollar), abi.encodeCall(dollar.transfer, (payer, due)), abi.encode(false));
+        game.timeout(r, watcher);
+        eq(game.owed(payer), due, "owed");
+        eq(dollar.balanceOf(payer), before, "not paid");
+        vm.clearMockedCalls();
+        vm.expectEmit(true, false, false, true);
+        emit DisputeGame.OwedPaid(payer, due);
+        game.payOwed(payer);
+        eq(dollar.balanceOf(payer), before + due, "paid");
+        game.payOwed(payer);
+        eq(dollar.balanceOf(payer), before + due, "once");
+        eq(dollar.balanceOf(address(game)), 0, "and nothing is left");
+    }
+
     function test_many_challengers_cost_themselves_and_hurt_nobody() public {
         earn(20e6);
         Receipt memory r = receiptOf(1);
