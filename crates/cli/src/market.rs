@@ -12,7 +12,7 @@ pub(crate) mod plan;
 use crate::home::{Home, HomeLock};
 use crate::keyring::LocalKeys;
 use crate::refusal::refusal;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use assay_audit::AuditPolicy;
 use assay_chain::Market;
 use assay_gateway::{CloudUpstream, GatewayConfig, RunningGateway, StartError};
@@ -26,6 +26,10 @@ use nodes::LocalNode;
 pub(crate) use nodes::STAKE;
 use plan::NodePlan;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How often the gateway of a local market tells what was served.
+const RECORD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What to start.
 pub(crate) struct MarketPlan {
@@ -85,6 +89,11 @@ impl LocalMarket {
             Fallback::Cloud
         };
         config.clouds = plan.clouds;
+        config.records.interval = RECORD_INTERVAL;
+        let (data_dir, market) = (config.data_dir.clone(), config.market.clone());
+        assay_gateway::create_ledgers(&data_dir, &market, payer.address())
+            .await
+            .context("the gateway has no ledgers")?;
         let gateway = assay_gateway::start(config)
             .await
             .map_err(|error| cannot_start(error, plan.listen))?;

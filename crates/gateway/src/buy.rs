@@ -4,16 +4,16 @@
 use std::time::{Duration, Instant};
 
 use assay_payments::PayerLedgerError;
-use assay_payments::payer::LaneError;
+use assay_payments::payer::{LaneError, Payee};
 use assay_payments::x402::{PaymentRequired, PaymentRequirements};
-use assay_protocol::MicroUsd;
+use assay_protocol::{Answered, MicroUsd};
 
 use crate::answer::Client;
 use crate::events::What;
 use crate::gateway::Gateway;
 use crate::lanes::{Ask, LaneTrouble, Payment};
 use crate::prepare::Job;
-use crate::upstream::{self, NodeStream, Reply};
+use crate::upstream::{self, NodeStream, Reply, UpstreamError};
 
 /// Why an attempt at one provider ended without a whole answer.
 pub(crate) enum Attempt {
@@ -86,18 +86,23 @@ pub(crate) async fn buy(
         Err(Impatience::TooLate) => return Err(late()),
         Err(Impatience::Left) => return Err(Attempt::Left),
     };
+    let payee = Payee::from(&requirements);
     let ask = Ask {
-        receiver: provider.vault,
+        payee,
         ceiling,
         request_id: job.request_id,
         now: gateway.now(),
     };
-    let mut payment = gateway
-        .lanes()
-        .pay(ask, &requirements)
-        .await
-        .map_err(lane_trouble)?;
+    let mut payment = gateway.lanes().pay(ask).await.map_err(lane_trouble)?;
     if let Some(deposit) = payment.deposited {
+        // A new lane under new terms: what is left in those under old ones comes back.
+        match gateway.lanes().close_outdated(payee).await {
+            Ok(0) => {}
+            Ok(closed) => {
+                tracing::info!(provider = %provider.address, closed, "lanes by old terms closed")
+            }
+            Err(error) => tracing::error!(%error, "lanes by old terms cannot be closed"),
+        }
         let channel_id = payment.paid.channel_id();
         gateway.tell(What::Funded {
             provider: provider.address,
@@ -119,12 +124,13 @@ pub(crate) async fn buy(
         );
         let reply = match patiently(client, deadline, sending).await {
             Ok(reply) => reply,
-            Err(impatience) => {
+            Err(Impatience::TooLate) => {
+                fail(gateway, &payment).await;
+                return Err(late());
+            }
+            Err(Impatience::Left) => {
                 lose(gateway, &payment).await;
-                return Err(match impatience {
-                    Impatience::TooLate => late(),
-                    Impatience::Left => Attempt::Left,
-                });
+                return Err(Attempt::Left);
             }
         };
         match reply {
@@ -141,7 +147,7 @@ pub(crate) async fn buy(
                     again(gateway, ask, payment, *required, corrections_left, provider).await?;
             }
             Ok(Reply::Busy { retry_after }) => {
-                settle(gateway, &payment, MicroUsd::ZERO).await;
+                refused(gateway, &payment).await;
                 let reason = "all its places are taken".into();
                 return Err(Attempt::Busy {
                     retry_after,
@@ -149,11 +155,16 @@ pub(crate) async fn buy(
                 });
             }
             Ok(Reply::Refused(reason)) => {
-                settle(gateway, &payment, MicroUsd::ZERO).await;
+                refused(gateway, &payment).await;
                 return Err(Attempt::Failed(format!("it refused with {reason}")));
             }
+            // The voucher never left this machine.
+            Err(error @ UpstreamError::NoConnection(_)) => {
+                refused(gateway, &payment).await;
+                return Err(Attempt::Failed(error.to_string()));
+            }
             Err(error) => {
-                lose(gateway, &payment).await;
+                fail(gateway, &payment).await;
                 return Err(Attempt::Failed(error.to_string()));
             }
         }
@@ -172,15 +183,16 @@ async fn again(
     provider: &assay_chain::Provider,
 ) -> Result<Payment, Attempt> {
     let said = required.error.clone().unwrap_or_default();
-    match gateway.lanes().correct(&payment.paid, required).await {
+    let channel_id = payment.paid.channel_id();
+    match gateway.lanes().correct(channel_id, required).await {
         Ok(true) if corrections_left > 0 => gateway
             .lanes()
-            .pay_again(ask, payment.paid.channel_id())
+            .pay_again(ask, channel_id)
             .await
             .map_err(lane_trouble),
         Ok(true) => Err(Attempt::Failed("it refuses a corrected payment".into())),
         Ok(false) => {
-            settle(gateway, &payment, MicroUsd::ZERO).await;
+            refused(gateway, &payment).await;
             gateway.providers().forget_requirements(&provider.address);
             Err(Attempt::Failed(format!("it refuses the payment: {said}")))
         }
@@ -203,9 +215,14 @@ fn lane_trouble(trouble: LaneTrouble) -> Attempt {
         | LaneTrouble::Limit { .. }
         | LaneTrouble::Empty { .. }
         | LaneTrouble::Chain(_)
+        | LaneTrouble::Slow
         | LaneTrouble::NoRandomness
         | LaneTrouble::Stopping => Attempt::Busy {
             retry_after: Duration::from_secs(1),
+            reason,
+        },
+        LaneTrouble::Away(retry_after) => Attempt::Busy {
+            retry_after,
             reason,
         },
         LaneTrouble::WithdrawDelay(_) | LaneTrouble::Ledger(_) => Attempt::Failed(reason),
@@ -294,12 +311,28 @@ fn acceptable(
     Ok(ours)
 }
 
-pub(crate) async fn settle(gateway: &Gateway, payment: &Payment, charged: MicroUsd) {
-    if let Err(error) = gateway.lanes().settle(&payment.paid, charged).await {
+/// The provider refused before it served anything.
+pub(crate) async fn refused(gateway: &Gateway, payment: &Payment) {
+    if let Err(error) = gateway.lanes().refused(&payment.paid).await {
         tracing::error!(%error, "a lane cannot be settled");
     }
 }
 
+/// A receipt that holds came.
+pub(crate) async fn answered(gateway: &Gateway, payment: &Payment, answer: Answered) {
+    if let Err(error) = gateway.lanes().answered(&payment.paid, answer).await {
+        tracing::error!(%error, "a lane cannot be settled");
+    }
+}
+
+/// The provider was paid and gave no receipt that holds, without our leaving: its failure, and counted as such.
+pub(crate) async fn fail(gateway: &Gateway, payment: &Payment) {
+    if let Err(error) = gateway.lanes().fail(&payment.paid).await {
+        tracing::error!(%error, "a lane cannot be marked as unresolved");
+    }
+}
+
+/// What became of the request is unknown, and nobody's fault.
 pub(crate) async fn lose(gateway: &Gateway, payment: &Payment) {
     if let Err(error) = gateway.lanes().lose(&payment.paid).await {
         tracing::error!(%error, "a lane cannot be marked as unresolved");

@@ -18,7 +18,7 @@ use crate::routing::RoutingPolicy;
 #[derive(Clone)]
 pub struct GatewayConfig {
     pub listen: SocketAddr,
-    /// Where its ledgers live; made if it is not there.
+    /// Where its ledgers live; [`crate::create_ledgers`] makes them.
     pub data_dir: PathBuf,
     pub market: Market,
     /// Whose money is spent.
@@ -31,6 +31,7 @@ pub struct GatewayConfig {
     pub audit_threads: usize,
     pub spending: Spending,
     pub disputes: DisputePolicy,
+    pub records: RecordPolicy,
     pub limits: GatewayLimits,
     /// The tier of a request that asks for none.
     pub tier: Tier,
@@ -92,6 +93,51 @@ impl Default for DisputePolicy {
     }
 }
 
+/// How what was served gets to the scoreboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordPolicy {
+    /// Totals that changed are signed and sent to their provider at most this often. Short in a local market.
+    pub interval: Duration,
+    /// Failures that no provider let count for so long may be posted by this payer alone.
+    pub alone_after: Duration,
+    /// Whether that happens by itself: it costs gas, so only where it is asked for.
+    pub post_alone: bool,
+}
+
+impl Default for RecordPolicy {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(15 * 60),
+            alone_after: Duration::from_secs(24 * 60 * 60),
+            post_alone: false,
+        }
+    }
+}
+
+/// How long the chain is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainPatience {
+    /// For an answer to a question; a chain that takes longer counts as away.
+    pub answer: Duration,
+    /// For a transaction to be in a block.
+    pub mined: Duration,
+    /// A request waits so long for a deposit that is made for it.
+    pub deposit: Duration,
+    /// How often every lane is compared with the chain.
+    pub look: Duration,
+}
+
+impl Default for ChainPatience {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(10),
+            mined: Duration::from_secs(200),
+            deposit: Duration::from_secs(60),
+            look: Duration::from_secs(30),
+        }
+    }
+}
+
 /// Sizes and times that bound everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatewayLimits {
@@ -123,6 +169,11 @@ pub struct GatewayLimits {
     /// Events that are remembered for late listeners.
     pub events_kept: usize,
     pub rest: Rest,
+    pub chain: ChainPatience,
+    /// How long a provider may take to say what it does with records, or to give money back.
+    pub courtesy: Duration,
+    /// The chain's word on a provider that was never used here is read again this often.
+    pub score: Duration,
 }
 
 impl Default for GatewayLimits {
@@ -144,6 +195,9 @@ impl Default for GatewayLimits {
             audits_waiting_max: 1024,
             events_kept: 256,
             rest: Rest::default(),
+            chain: ChainPatience::default(),
+            courtesy: Duration::from_secs(20),
+            score: Duration::from_secs(60),
         }
     }
 }
@@ -168,6 +222,7 @@ impl GatewayConfig {
             audit_threads: 1,
             spending: Spending::default(),
             disputes: DisputePolicy::default(),
+            records: RecordPolicy::default(),
             limits: GatewayLimits::default(),
             tier: Tier::Staked,
             clouds: Vec::new(),

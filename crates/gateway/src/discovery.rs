@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 
 use crate::events::What;
 use crate::gateway::Gateway;
+use crate::prior::ChainsWord;
 use crate::providers::check_offer;
 
 /// Nodes that are asked for their offers at once.
@@ -22,7 +23,6 @@ pub(crate) async fn run(gateway: Arc<Gateway>) {
     let stop = gateway.shutdown_token();
     loop {
         look(&gateway).await;
-        reclaim(&gateway).await;
         tokio::select! {
             () = tokio::time::sleep(gateway.limits().discovery) => {}
             () = gateway.look_again() => {}
@@ -33,11 +33,34 @@ pub(crate) async fn run(gateway: Arc<Gateway>) {
 
 /// One look at the registry and at every node in it.
 pub(crate) async fn look(gateway: &Gateway) {
-    let registered = match gateway.market().providers().await {
+    // Nodes are asked for their offers whether or not the chain answers: an offer lives for minutes only.
+    let useful = match registered(gateway).await {
+        Some(useful) => useful,
+        None => gateway.providers().registered(),
+    };
+    futures::stream::iter(useful)
+        .for_each_concurrent(ASKED_AT_ONCE, |provider| async move {
+            let offers = offers(gateway, &provider).await;
+            if let Err(trouble) = &offers {
+                tracing::debug!(provider = %provider.address, %trouble, "no offers");
+            }
+            gateway.providers().set_offers(&provider.address, offers);
+        })
+        .await;
+}
+
+/// The registry's word, and the scoreboard's on who is new here; nothing if the chain does not answer.
+async fn registered(gateway: &Gateway) -> Option<Vec<assay_chain::Provider>> {
+    let away = &gateway.lanes().away;
+    if away.wait().is_some() {
+        return None;
+    }
+    let patience = gateway.limits().chain.answer;
+    let registered = match away.ask(patience, gateway.market().providers()).await {
         Ok(registered) => registered,
         Err(error) => {
             tracing::warn!(%error, "the registry cannot be read; going on with what is known");
-            return;
+            return None;
         }
     };
     let useful: Vec<_> = registered
@@ -53,13 +76,29 @@ pub(crate) async fn look(gateway: &Gateway) {
             });
         }
     }
-    futures::stream::iter(useful)
+    scores(gateway).await;
+    Some(useful)
+}
+
+/// What the scoreboard says of providers that were never used here.
+async fn scores(gateway: &Gateway) {
+    if gateway.market().deployment().scoreboard.is_zero() {
+        return;
+    }
+    let (away, patience) = (&gateway.lanes().away, gateway.limits().chain.answer);
+    let untold = gateway.providers().untold(gateway.limits().score);
+    futures::stream::iter(untold)
         .for_each_concurrent(ASKED_AT_ONCE, |provider| async move {
-            let offers = offers(gateway, &provider).await;
-            if let Err(trouble) = &offers {
-                tracing::debug!(provider = %provider.address, %trouble, "no offers");
+            if away.wait().is_some() {
+                return;
             }
-            gateway.providers().set_offers(&provider.address, offers);
+            match away.ask(patience, gateway.market().score(provider)).await {
+                Ok(score) => {
+                    let word = ChainsWord::of(&score);
+                    gateway.providers().set_told(&provider, word);
+                }
+                Err(error) => tracing::warn!(%provider, %error, "a score cannot be read now"),
+            }
         })
         .await;
 }
@@ -108,13 +147,4 @@ async fn offers(
             check_offer(offer, provider, &domain, now).map_err(|refused| refused.to_string())
         })
         .collect()
-}
-
-/// Money in closed lanes comes back by and by.
-async fn reclaim(gateway: &Gateway) {
-    match gateway.lanes().reclaim().await {
-        Ok(back) if back.0 > 0 => tracing::info!(%back, "money came back from closed lanes"),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "money in closed lanes cannot be asked back now"),
-    }
 }

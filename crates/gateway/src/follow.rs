@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use assay_model::StopWatcher;
 use assay_openai::{ApiError, AssayAnswer};
-use assay_protocol::{DurationMs, Offer, Receipt, Signed, TokenCount, TokenId};
+use assay_protocol::{Answered, DurationMs, Offer, Receipt, Signed, TokenCount, TokenId};
 
 use crate::answer::{Client, Ending, Label, Part};
-use crate::buy::{Attempt, Bought, Impatience, lose, patiently, settle};
+use crate::buy::{Attempt, Bought, Impatience, answered, fail, lose, patiently};
 use crate::events::What;
 use crate::gateway::Gateway;
 use crate::prepare::Job;
@@ -185,7 +185,7 @@ impl Running<'_> {
             Err(refused) => {
                 let reason = refused.to_string();
                 // The voucher is out, and what it promised may be claimed; nothing more is promised.
-                lose(self.gateway, &self.bought.payment).await;
+                fail(self.gateway, &self.bought.payment).await;
                 self.gateway
                     .refuse_receipt(self.job, &evidence, &refused)
                     .await;
@@ -194,7 +194,6 @@ impl Running<'_> {
                     .await;
             }
         };
-        settle(self.gateway, &self.bought.payment, checked.charged).await;
         let n = evidence.output.len();
         let first = self.first_token_at.unwrap_or(ended_at);
         let seen = Seen {
@@ -202,6 +201,14 @@ impl Running<'_> {
             rest_ms: millis(self.last_token_at.unwrap_or(first).duration_since(first)).0,
             output_tokens: u32::try_from(n).unwrap_or(u32::MAX),
         };
+        let counted = Answered {
+            charged: checked.charged,
+            prompt_tokens: checked.statement.n_prompt.0,
+            output_tokens: seen.output_tokens,
+            ttft: DurationMs(seen.ttft_ms),
+            rest: DurationMs(seen.rest_ms),
+        };
+        answered(self.gateway, &self.bought.payment, counted).await;
         self.gateway.tell(What::Receipt {
             request_id,
             provider,
@@ -279,6 +286,7 @@ impl Running<'_> {
         } = bought;
         // Closing the connection is how a node learns of it.
         drop(stream);
+        let left_at = Instant::now();
         let patience = gateway.limits().cut_receipt;
         let receipt = upstream::receipt(
             gateway.http(),
@@ -318,7 +326,16 @@ impl Running<'_> {
         // so there is nothing to audit.
         match receipts::accept_unseen(&asked, receipt, ours, gateway.now()) {
             Ok(checked) => {
-                settle(gateway, &payment, checked.charged).await;
+                let first = first_token_at.unwrap_or(left_at);
+                let last = last_token_at.unwrap_or(first);
+                let counted = Answered {
+                    charged: checked.charged,
+                    prompt_tokens: checked.statement.n_prompt.0,
+                    output_tokens: checked.statement.n_output.0,
+                    ttft: millis(first.duration_since(sent_at)),
+                    rest: millis(last.duration_since(first)),
+                };
+                answered(gateway, &payment, counted).await;
                 gateway.tell(What::Paid {
                     request_id: job.request_id,
                     provider: asked.provider,
@@ -328,7 +345,7 @@ impl Running<'_> {
             }
             Err(refused) => {
                 tracing::warn!(%refused, "the receipt of a cut answer was refused");
-                lose(gateway, &payment).await;
+                fail(gateway, &payment).await;
             }
         }
         Err(Attempt::Left)
@@ -336,7 +353,7 @@ impl Running<'_> {
 
     /// No receipt came. What the node will charge is unknown until it shows its state.
     async fn fail(self, reason: String, client: &mut Client) -> Result<(), Attempt> {
-        lose(self.gateway, &self.bought.payment).await;
+        fail(self.gateway, &self.bought.payment).await;
         if !client.has_begun() {
             return Err(Attempt::Failed(reason));
         }

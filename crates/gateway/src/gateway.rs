@@ -1,6 +1,7 @@
 //! The gateway's parts in one place: what every other file of this crate asks for. Holds state and
 //! hands it out; the decisions stand in `routing`, `receipts` and `assay_audit`.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -56,6 +57,9 @@ pub struct Gateway {
     /// Some audit did not fit the queue and waits on disk.
     overflow: AtomicBool,
     look_again: Notify,
+    care_again: Notify,
+    /// Channels whose provider was asked for a refund; once in a life of this process.
+    refunds: Mutex<HashSet<B256>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -91,6 +95,8 @@ impl Gateway {
             last_route: Mutex::new(None),
             overflow: AtomicBool::new(false),
             look_again: Notify::new(),
+            care_again: Notify::new(),
+            refunds: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             config,
@@ -211,6 +217,19 @@ impl Gateway {
 
     pub(crate) async fn look_again(&self) {
         self.look_again.notified().await;
+    }
+
+    /// Completes when a lane was closed.
+    pub(crate) async fn care_again(&self) {
+        self.care_again.notified().await;
+    }
+
+    /// True the first time that this channel's provider is to be asked for a refund.
+    pub(crate) fn first_refund(&self, channel_id: B256) -> bool {
+        let asked = self.refunds.lock();
+        asked
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(channel_id)
     }
 
     pub(crate) fn tell(&self, what: What) {
@@ -447,7 +466,10 @@ impl Gateway {
         // Its vault follows from its address, but asking the registry's copy costs no call.
         if let Some(known) = self.providers.get(&provider) {
             match self.lanes.close(known.registered.vault).await {
-                Ok(closed) => tracing::info!(%provider, closed, "lanes closed"),
+                Ok(closed) => {
+                    tracing::info!(%provider, closed, "lanes closed");
+                    self.care_again.notify_one();
+                }
                 Err(error) => tracing::error!(%error, "lanes cannot be closed"),
             }
         }

@@ -7,7 +7,9 @@
 
 mod answer;
 mod auditor;
+mod away;
 mod buy;
+mod care;
 mod cloud;
 mod config;
 mod discovery;
@@ -17,10 +19,13 @@ mod follow;
 mod gateway;
 mod http;
 mod lanes;
+mod ledgers;
 mod prepare;
+mod prior;
 mod providers;
 mod receipts;
 mod record;
+mod records;
 mod routing;
 mod serve;
 mod server;
@@ -31,10 +36,14 @@ mod upstream;
 
 pub use auditor::AuditReport;
 pub use cloud::{ApiKey, CloudUpstream};
-pub use config::{DisputePolicy, GatewayConfig, GatewayLimits, Spending};
+pub use config::{
+    ChainPatience, DisputePolicy, GatewayConfig, GatewayLimits, RecordPolicy, Spending,
+};
 pub use events::{Event, Verdict, What};
 pub use gateway::Gateway;
 pub use lanes::LaneStatus;
+pub use ledgers::{LedgersError, Recovered, create_ledgers, recover};
+pub use prior::ChainsWord;
 pub use record::{Bench, ProviderRecord, Rest};
 pub use routing::RoutingPolicy;
 pub use server::{RunningGateway, StartError, start};

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use assay_payments::x402::PaymentRequirements;
 use assay_protocol::{Address, Domain, MicroUsd, ModelId, Offer, Signed, Timestamp};
 
+use crate::prior::ChainsWord;
 use crate::record::ProviderRecord;
 use crate::routing::Candidate;
 
@@ -20,6 +22,8 @@ pub(crate) struct Provider {
     pub(crate) in_flight: u32,
     /// Why its offers could not be had at the last look.
     pub(crate) trouble: Option<String>,
+    /// What the chain said of it, and when it was asked.
+    pub(crate) told: Option<(ChainsWord, Instant)>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +91,7 @@ impl Providers {
                         requirements: None,
                         in_flight: 0,
                         trouble: None,
+                        told: None,
                     };
                     state.providers.insert(address, provider);
                 }
@@ -145,6 +150,43 @@ impl Providers {
         }
     }
 
+    /// Who was never measured here, and was not asked about on the chain for this long.
+    pub(crate) fn untold(&self, for_long: Duration) -> Vec<Address> {
+        let state = self.lock();
+        let measured = |address: &Address| {
+            let record = state.records.get(address);
+            record.is_some_and(|record| record.speed().is_some())
+        };
+        let stale =
+            |provider: &Provider| provider.told.is_none_or(|(_, at)| at.elapsed() >= for_long);
+        let untold = state.providers.iter();
+        untold
+            .filter(|(address, provider)| !measured(address) && stale(provider))
+            .map(|(address, _)| *address)
+            .collect()
+    }
+
+    pub(crate) fn set_told(&self, address: &Address, word: ChainsWord) {
+        if let Some(provider) = self.lock().providers.get_mut(address) {
+            provider.told = Some((word, Instant::now()));
+        }
+    }
+
+    /// Who is paid into this vault.
+    pub(crate) fn of_vault(&self, vault: Address) -> Option<assay_chain::Provider> {
+        let state = self.lock();
+        let mut all = state.providers.values();
+        all.find(|provider| provider.registered.vault == vault)
+            .map(|provider| provider.registered.clone())
+    }
+
+    /// The registry's list as it was last read.
+    pub(crate) fn registered(&self) -> Vec<assay_chain::Provider> {
+        let state = self.lock();
+        let all = state.providers.values();
+        all.map(|provider| provider.registered.clone()).collect()
+    }
+
     pub(crate) fn get(&self, address: &Address) -> Option<Provider> {
         self.lock().providers.get(address).cloned()
     }
@@ -172,6 +214,7 @@ impl Providers {
             candidates.push(Candidate {
                 offer: offer.body,
                 speed: record.speed(),
+                told: provider.told.map(|(word, _)| word),
                 last_used_ms: record.last_used_ms,
                 in_flight: provider.in_flight,
                 failures: record.failures_in_a_row,

@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 
 use assay_protocol::{Address, MicroUsd, Offer, Timestamp, TokenCount, Usage};
 
+use crate::prior::{self, ChainsWord};
+
 /// What the policy values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutingPolicy {
@@ -53,7 +55,10 @@ pub struct Speed {
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub offer: Offer,
+    /// As this gateway measured it.
     pub speed: Option<Speed>,
+    /// What the chain says of one that was not measured here.
+    pub told: Option<ChainsWord>,
     /// Unix milliseconds of its last answer; 0 if it never gave one.
     pub last_used_ms: u64,
     /// This gateway's requests on it now.
@@ -88,6 +93,8 @@ pub(crate) struct NoRoute {
 pub(crate) enum Refusal {
     #[error("benched: {0}")]
     Benched(String),
+    #[error("it is in jail until {0}")]
+    Jailed(u64),
     #[error("its offer has expired")]
     Expired,
     #[error("{needed} tokens do not fit its context of {context}")]
@@ -114,6 +121,8 @@ struct Scored<'a> {
     cost: u128,
     /// Expected milliseconds, if it was measured.
     time_ms: Option<u64>,
+    /// The same by the chain's word, if it was not.
+    told_ms: Option<u64>,
 }
 
 /// Chooses a provider. `coin` is the request's own randomness, `tried` are those that already failed it.
@@ -138,12 +147,10 @@ pub(crate) fn choose(
         return Err(NoRoute { reasons });
     }
     let cheapest = able.iter().map(|s| s.cost).min().unwrap_or(0).max(1);
-    let fastest = able
-        .iter()
-        .filter_map(|s| s.time_ms)
-        .min()
-        .unwrap_or(1)
-        .max(1);
+    // What was measured here is the mark, wherever anything was.
+    let fastest = able.iter().filter_map(|s| s.time_ms).min();
+    let told = able.iter().filter_map(|s| s.told_ms).min();
+    let fastest = fastest.or(told).unwrap_or(1).max(1);
     let explored = explore(policy, &able, coin);
     let best = explored.unwrap_or_else(|| {
         let key = |s: &Scored<'_>| {
@@ -190,6 +197,11 @@ fn admit<'a>(
     if let Some(reason) = &candidate.benched {
         return Err(Refusal::Benched(reason.clone()));
     }
+    if let Some(told) = &candidate.told
+        && told.is_jailed(Timestamp(now_ms / 1000))
+    {
+        return Err(Refusal::Jailed(told.jailed_until.0));
+    }
     if offer.expires_at <= Timestamp(now_ms / 1000) {
         return Err(Refusal::Expired);
     }
@@ -228,28 +240,35 @@ fn admit<'a>(
     // Sums of two products of a u32 and a u64: below 2^97.
     let cost = u128::from(wanted.prompt.0) * u128::from(offer.price.input.0)
         + u128::from(expected) * u128::from(offer.price.output.0);
-    let time_ms = candidate.speed.map(|speed| {
-        let alone =
-            u64::from(speed.ttft_ms) + u64::from(expected) * u64::from(speed.us_per_token) / 1000;
-        // Requests already there share the machine.
-        alone * (1 + u64::from(candidate.in_flight))
-    });
+    // Requests already there share the machine.
+    let time = |speed: Speed| {
+        prior::time_ms(&speed, TokenCount(expected)) * (1 + u64::from(candidate.in_flight))
+    };
+    let told = candidate.told.filter(|_| candidate.speed.is_none());
     Ok(Scored {
         candidate,
         ceiling,
         cost,
-        time_ms,
+        time_ms: candidate.speed.map(time),
+        told_ms: told.and_then(|told| told.speed()).map(time),
     })
 }
 
-/// Weighted permille of the best; an unmeasured node is taken to be as fast as the fastest.
+/// Weighted permille of the best; an unmeasured node is taken to be as fast as the fastest, unless the chain says worse.
 fn score(policy: &RoutingPolicy, s: &Scored<'_>, cheapest: u128, fastest: u64) -> u128 {
     let cost = s.cost.saturating_mul(1000) / cheapest;
-    let time = u128::from(s.time_ms.unwrap_or(fastest)) * 1000 / u128::from(fastest);
+    let unmeasured = s.told_ms.unwrap_or(fastest).max(fastest);
+    let time = u128::from(s.time_ms.unwrap_or(unmeasured)) * 1000 / u128::from(fastest);
     let base = cost
         .saturating_mul(u128::from(policy.price_weight))
         .saturating_add(time * u128::from(policy.speed_weight));
+    let doubt = match (&s.candidate.speed, &s.candidate.told) {
+        (None, Some(told)) => told.doubt_permille(),
+        _ => 1000,
+    };
     base.saturating_mul(u128::from(s.candidate.failures) + 1)
+        .saturating_mul(doubt)
+        / 1000
 }
 
 fn explore(policy: &RoutingPolicy, able: &[Scored<'_>], coin: u64) -> Option<usize> {
@@ -271,7 +290,17 @@ fn describe(s: &Scored<'_>, cheapest: u128, fastest: u64) -> String {
         let _ = write!(text, " ({}.{:02}x the cheapest)", cost / 100, cost % 100);
     }
     match s.time_ms {
-        None => text.push_str(", speed not measured yet"),
+        None => {
+            match s.told_ms {
+                Some(ms) => {
+                    let _ = write!(text, ", about {ms} ms by the chain's word");
+                }
+                None => text.push_str(", speed not measured yet"),
+            }
+            if let Some(told) = s.candidate.told.filter(|told| told.convictions > 0) {
+                let _ = write!(text, ", convicted {} times", told.convictions);
+            }
+        }
         Some(ms) if ms <= fastest => {
             let _ = write!(text, ", about {ms} ms (fastest)");
         }
@@ -348,6 +377,7 @@ mod tests {
                 ttft_ms: 100,
                 us_per_token: 10_000,
             }),
+            told: None,
             last_used_ms: NOW - 1000,
             in_flight: 0,
             failures: 0,
@@ -416,6 +446,65 @@ mod tests {
         check(&[fresh, node(2, 100_000)], 1);
     }
 
+    /// Never used here, with what the chain says of it.
+    fn stranger(n: u8, output_price: u64, told: ChainsWord) -> Candidate {
+        Candidate {
+            speed: None,
+            told: Some(told),
+            last_used_ms: 0,
+            ..node(n, output_price)
+        }
+    }
+
+    fn told(ttft_ms: u32, us_per_token: u32) -> ChainsWord {
+        ChainsWord {
+            requests: 100,
+            ttft_ms: Some(ttft_ms),
+            us_per_token: Some(us_per_token),
+            success_ppm: Some(1_000_000),
+            ..ChainsWord::default()
+        }
+    }
+
+    #[test]
+    fn a_stranger_that_the_chain_calls_slow_starts_from_that() {
+        let slow = stranger(1, 100_000, told(8_000, 500_000));
+        check(&[slow.clone(), node(2, 100_000)], 2);
+        let choice = route(&[slow, node(2, 100_000)], &[]).unwrap();
+        assert!(
+            choice.passed_over[0].1.contains("by the chain's word"),
+            "{choice:?}"
+        );
+    }
+
+    #[test]
+    fn a_good_name_on_the_chain_is_worth_no_more_than_none() {
+        // Who pays itself for a fine record is not preferred to who has none.
+        let famous = stranger(2, 100_000, told(100, 6_250));
+        let mut unknown = node(1, 100_000);
+        (unknown.speed, unknown.last_used_ms) = (None, 0);
+        check(&[famous.clone(), unknown], 1);
+        // And the measured one is not made to look slow by it.
+        check(&[famous, node(3, 80_000)], 3);
+    }
+
+    #[test]
+    fn failures_and_convictions_on_the_chain_weigh_until_measured_here() {
+        let shaky = ChainsWord {
+            success_ppm: Some(500_000),
+            ..told(100, 10_000)
+        };
+        check(&[stranger(1, 90_000, shaky), node(2, 100_000)], 2);
+        let convicted = ChainsWord {
+            convictions: 1,
+            ..ChainsWord::default()
+        };
+        check(&[stranger(1, 90_000, convicted), node(2, 100_000)], 2);
+        let mut measured = stranger(1, 90_000, shaky);
+        measured.speed = node(1, 1).speed;
+        check(&[measured, node(2, 100_000)], 1);
+    }
+
     #[test]
     fn one_request_in_sixteen_measures_whoever_was_unused_the_longest() {
         let mut dear = node(1, 900_000);
@@ -456,6 +545,15 @@ mod tests {
         refuse(
             |c| c.benched = Some("lied".into()),
             Refusal::Benched("lied".into()),
+        );
+        refuse(
+            |c| {
+                c.told = Some(ChainsWord {
+                    jailed_until: Timestamp(NOW / 1000 + 1),
+                    ..ChainsWord::default()
+                });
+            },
+            Refusal::Jailed(NOW / 1000 + 1),
         );
         refuse(
             |c| c.offer.expires_at = Timestamp(NOW / 1000),

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_payments::{LedgerError, PayerLedger};
 use assay_protocol::Address;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::config::GatewayConfig;
-use crate::gateway::{Gateway, Parts, random_word};
+use crate::gateway::{Gateway, Parts};
 use crate::lanes::Lanes;
-use crate::store::{Store, StoreError};
-use crate::{auditor, discovery, disputes, http};
+use crate::ledgers::{self, LedgersError};
+use crate::store::StoreError;
+use crate::{auditor, care, discovery, disputes, http, records};
 
 /// How long connections and running answers may go on after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -21,15 +21,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the gateway's directory {path} cannot be made: {source}")]
-    Directory {
-        path: String,
-        source: std::io::Error,
-    },
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the book of lanes cannot be opened: {0}")]
-    Lanes(#[from] LedgerError),
+    #[error(transparent)]
+    Ledgers(#[from] LedgersError),
     #[error("{address} cannot be listened on: {source}; is a gateway running there already?")]
     Listen {
         address: SocketAddr,
@@ -37,8 +32,6 @@ pub enum StartError {
     },
     #[error("the HTTP client cannot be made: {0}")]
     Client(#[from] reqwest::Error),
-    #[error("this machine gives no randomness")]
-    NoRandomness,
 }
 
 /// A gateway that serves. Dropping it does not stop it: call `shutdown`.
@@ -48,22 +41,19 @@ pub struct RunningGateway {
     server: tokio::task::JoinHandle<()>,
 }
 
-/// Starts a gateway; when this returns it listens and has asked every registered node for its offers.
+/// Starts a gateway over ledgers that are there (see [`crate::create_ledgers`]); when this returns it listens, has asked
+/// every registered node for its offers, and has compared its lanes with the chain.
 pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> {
-    let dir = &config.data_dir;
-    std::fs::create_dir_all(dir).map_err(|source| StartError::Directory {
-        path: dir.display().to_string(),
-        source,
-    })?;
-    let store = Store::open(&dir.join("gateway.redb"))?;
-    let secret = store.secret(random_word().ok_or(StartError::NoRandomness)?)?;
+    let opening = ledgers::open(&config.data_dir, &config.market, config.payer.address());
+    let (ledger, store) = opening.await?;
+    let secret = store.secret()?;
     let scan = store.scan()?;
-    let ledger = PayerLedger::open(&dir.join("lanes.redb"), config.market.channel_domain())?;
     let lanes = Lanes::new(
         ledger,
         config.market.clone(),
         config.payer.clone(),
         config.spending,
+        config.limits.chain,
     );
     let (audits, coming) = mpsc::channel(config.limits.audits_waiting_max.max(1));
     let (disputes, disputed) = mpsc::unbounded_channel();
@@ -90,7 +80,10 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
     };
     let gateway = Arc::new(Gateway::new(config, parts)?);
     discovery::look(&gateway).await;
+    care::look(&gateway).await;
     gateway.tasks().spawn(discovery::run(gateway.clone()));
+    gateway.tasks().spawn(care::run(gateway.clone()));
+    gateway.tasks().spawn(records::run(gateway.clone()));
     gateway
         .tasks()
         .spawn(auditor::run(gateway.clone(), coming, scan.audits));
@@ -113,7 +106,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
 }
 
 /// No proxy from the environment and no redirects: a node is asked where the registry says it is.
-fn client(config: &GatewayConfig) -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn client(config: &GatewayConfig) -> Result<reqwest::Client, reqwest::Error> {
     // Whoever came first has installed one; both are the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()

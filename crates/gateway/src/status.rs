@@ -1,5 +1,7 @@
 //! `/assay/v1/status`: the gateway's state as JSON for people and programs. Reads only.
 
+use std::time::Duration;
+
 use assay_audit::AuditPolicy;
 use assay_openai::ApiError;
 use assay_protocol::{Address, B256, Domain, MicroUsd, ModelId, Price, Timestamp};
@@ -7,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::Gateway;
 use crate::lanes::LaneStatus;
+use crate::prior::ChainsWord;
 use crate::record::ProviderRecord;
 use crate::store::{DisputeTotals, Totals};
+
+/// How long a look at the gateway's state waits for the chain.
+const BALANCE_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -64,6 +70,9 @@ pub struct ProviderStatus {
     /// In one word: `serving`, `resting`, `silent` or `benched`.
     pub state: String,
     pub record: ProviderRecord,
+    /// The chain's word, not this gateway's measure; only where `record` has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chains_word: Option<ChainsWord>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +87,15 @@ pub struct OfferStatus {
 impl Gateway {
     pub(crate) async fn status(&self) -> Result<Status, ApiError> {
         let (spent, at_risk) = self.lanes().totals();
+        // A chain that is away keeps nobody from the rest.
+        let away = &self.lanes().away;
+        let balance = match away.wait() {
+            Some(_) => None,
+            None => {
+                let asking = self.market().balance(self.payer());
+                away.ask(BALANCE_WAIT, asking).await.ok()
+            }
+        };
         let models = self.config().models.iter().map(|model| ModelStatus {
             name: model.name.clone(),
             id: model.model.id(),
@@ -88,7 +106,7 @@ impl Gateway {
             started_at: Timestamp(self.started_at()),
             domain: self.market().domain(),
             payer: self.payer(),
-            balance: self.market().balance(self.payer()).await.ok(),
+            balance,
             models: models.collect(),
             providers: self
                 .providers()
@@ -147,6 +165,10 @@ fn provider(
         in_flight: provider.in_flight,
         trouble: provider.trouble,
         state: state.into(),
+        chains_word: match record.speed() {
+            Some(_) => None,
+            None => provider.told.map(|(word, _)| word),
+        },
         record,
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use assay_audit::{Evidence, Fault};
 use assay_protocol::{Address, B256, MicroUsd, ModelId, StopReason, Tier, Timestamp};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -166,16 +166,28 @@ impl Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(
-        "the gateway's ledger at {path} cannot be opened: {source}; is another gateway using it?"
+        "there is no ledger at {0}: restore it from a backup, or give up what was in it with `assay gateway recover`"
+    )]
+    Missing(String),
+    #[error("there is a file at {0} already, and no ledger is made over it")]
+    Exists(String),
+    #[error("the gateway's ledger {0} is in use by another process: stop that one first")]
+    Locked(String),
+    #[error(
+        "the gateway's ledger at {path} cannot be opened ({source}): restore it from a backup, or move it away and give up what was in it with `assay gateway recover`"
     )]
     Open {
         path: String,
         source: redb::DatabaseError,
     },
+    #[error("the gateway's ledger at {path} cannot be made: {reason}")]
+    Make { path: String, reason: String },
     #[error("the gateway's ledger cannot be read or written: {0}")]
     Database(#[from] redb::Error),
     #[error("the gateway's ledger holds a record that does not parse: {0}")]
     Corrupt(#[from] serde_json::Error),
+    #[error("the gateway's ledger holds no audit secret: restore it from a backup")]
+    NoSecret,
     #[error("there is no answer {0}")]
     NoSuchAnswer(B256),
     #[error("the gateway is stopping")]
@@ -213,39 +225,57 @@ impl From<redb::CommitError> for StoreError {
 }
 
 impl Store {
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|source| StoreError::Open {
-            path: path.display().to_string(),
-            source,
-        })?;
+    /// Makes an empty ledger where no file is. It gets its name when it is whole, so a crash leaves nothing or a good one.
+    pub fn create(path: &Path, secret: B256) -> Result<Self, StoreError> {
+        let shown = || path.display().to_string();
+        if path.symlink_metadata().is_ok() {
+            return Err(StoreError::Exists(shown()));
+        }
+        let make = |error: std::io::Error| StoreError::Make {
+            path: shown(),
+            reason: error.to_string(),
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(make)?;
+        }
+        let draft = path.with_extension(format!("redb.{}.new", std::process::id()));
+        // What stays behind after a crash is in nobody's way.
+        let _ = std::fs::remove_file(&draft);
+        let database = Database::create(&draft).map_err(|source| refusal(path, source))?;
         let write = database.begin_write()?;
         write.open_table(ENTRIES)?;
         write.open_table(SEQUENCES)?;
         write.open_table(EVIDENCE)?;
         write.open_table(PROVIDERS)?;
-        write.open_table(META)?;
+        write.open_table(META)?.insert(SECRET, secret.as_slice())?;
         write.commit()?;
+        // A link, unlike a renaming, never replaces what somebody else made meanwhile.
+        let linked = std::fs::hard_link(&draft, path);
+        let _ = std::fs::remove_file(&draft);
+        match linked {
+            Ok(()) => Ok(Self { database }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(StoreError::Exists(shown()))
+            }
+            Err(error) => Err(make(error)),
+        }
+    }
+
+    /// Opens the ledger that is there.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if matches!(path.try_exists(), Ok(false)) {
+            return Err(StoreError::Missing(path.display().to_string()));
+        }
+        let database = Database::open(path).map_err(|source| refusal(path, source))?;
         Ok(Self { database })
     }
 
-    /// The secret behind the audit coins; `fresh` becomes it if there is none yet.
-    pub fn secret(&self, fresh: B256) -> Result<B256, StoreError> {
-        let write = self.database.begin_write()?;
-        let secret = {
-            let mut meta = write.open_table(META)?;
-            let stored = meta
-                .get(SECRET)?
-                .and_then(|value| B256::try_from(value.value()).ok());
-            match stored {
-                Some(secret) => secret,
-                None => {
-                    meta.insert(SECRET, fresh.as_slice())?;
-                    fresh
-                }
-            }
-        };
-        write.commit()?;
-        Ok(secret)
+    /// The secret behind the audit coins.
+    pub fn secret(&self) -> Result<B256, StoreError> {
+        let read = self.database.begin_read()?;
+        let stored = read.open_table(META)?.get(SECRET)?;
+        let secret = stored.and_then(|value| B256::try_from(value.value()).ok());
+        secret.ok_or(StoreError::NoSecret)
     }
 
     /// Stores an answer with its evidence and its provider's new record, all or nothing.
@@ -468,6 +498,14 @@ impl Totals {
                 );
             }
         }
+    }
+}
+
+fn refusal(path: &Path, source: DatabaseError) -> StoreError {
+    let path = path.display().to_string();
+    match source {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path),
+        source => StoreError::Open { path, source },
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) enum Piece {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
+    /// Nothing was sent.
+    #[error("it cannot be reached: {0}")]
+    NoConnection(String),
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
     #[error("it broke off: {0}")]
@@ -90,7 +93,10 @@ pub(crate) async fn send(
     let response = request
         .send()
         .await
-        .map_err(|error| UpstreamError::Unreachable(error.without_url().to_string()))?;
+        .map_err(|error| match error.is_connect() {
+            true => UpstreamError::NoConnection(error.without_url().to_string()),
+            false => UpstreamError::Unreachable(error.without_url().to_string()),
+        })?;
     match response.status().as_u16() {
         200 => Ok(Reply::Stream(NodeStream::new(response, event_bytes_max))),
         402 => {

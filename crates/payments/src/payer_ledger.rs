@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use assay_protocol::channel::{ChannelConfig, ChannelDomain, SignedVoucher, Voucher};
-use assay_protocol::{Address, B256, MicroUsd, Signature, Timestamp};
+use assay_protocol::{
+    Address, Answered, B256, MicroUsd, Service, ServiceRecord, Signature, Timestamp,
+};
 use redb::{ReadableTable, TableDefinition};
 
-use crate::payer::{Lane, LaneError, LaneState, choose};
+use crate::payer::{Deposit, Lane, LaneError, LaneState, Payee, Reported, Seen, choose};
 use crate::store::{Kind, LedgerError, Store};
 use crate::x402::{
-    Literal2, Payload, PaymentPayload, PaymentRequired, PaymentRequirements, VoucherPayload,
+    Literal2, Payload, PaymentPayload, PaymentRequired, PaymentRequirements, RefundPayload,
+    VoucherPayload,
 };
 
 /// Channel id → [`Lane`] as JSON.
@@ -76,15 +79,59 @@ pub struct PayerLedger {
 }
 
 impl PayerLedger {
+    /// Makes the books of a payer that never had any, where no file is.
+    pub fn create(path: &Path, domain: ChannelDomain) -> Result<Self, LedgerError> {
+        Self::create_with(path, domain, std::iter::empty())
+    }
+
+    /// Makes books in place of lost ones: these channels are the payer's, and all of them are closed. Either all of it
+    /// is on disk afterwards or nothing.
+    pub fn recover(
+        path: &Path,
+        domain: ChannelDomain,
+        channels: impl IntoIterator<Item = (ChannelConfig, MicroUsd, MicroUsd)>,
+    ) -> Result<Self, PayerLedgerError> {
+        let lanes = channels.into_iter().map(|(config, balance, claimed)| {
+            let id = config.id(&domain).map_err(LaneError::Proof)?;
+            Ok(Lane::recovered(config, id, balance, claimed))
+        });
+        let lanes: Vec<Lane> = lanes.collect::<Result<_, LaneError>>()?;
+        Ok(Self::create_with(path, domain, lanes)?)
+    }
+
+    fn create_with(
+        path: &Path,
+        domain: ChannelDomain,
+        lanes: impl IntoIterator<Item = Lane>,
+    ) -> Result<Self, LedgerError> {
+        let lanes: BTreeMap<B256, Lane> = lanes
+            .into_iter()
+            .map(|lane| (lane.channel_id, lane))
+            .collect();
+        let store = Store::create(path, KIND, &domain, |txn| {
+            let mut table = txn.open_table(LANES)?;
+            for lane in lanes.values() {
+                table.insert(lane.channel_id.as_slice(), json(lane).as_slice())?;
+            }
+            Ok(())
+        })?;
+        Ok(Self {
+            store,
+            domain,
+            lanes,
+        })
+    }
+
     /// Opens the books. Requests that were in flight when the process died leave their lanes unresolved.
     pub fn open(path: &Path, domain: ChannelDomain) -> Result<Self, LedgerError> {
-        let store = if matches!(path.try_exists(), Ok(false)) {
-            Store::create(path, KIND, &domain, |_| Ok(()))?
-        } else {
-            Store::open(path, KIND, &domain)?
-        };
-        let rows = store.write(|txn| {
-            let table = txn.open_table(LANES)?;
+        let store = Store::open(path, KIND, &domain)?;
+        let rows = store.read(|txn| {
+            let table = match txn.open_table(LANES) {
+                Ok(table) => table,
+                // An earlier version made the table with the first lane.
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
             let mut rows = Vec::new();
             for row in table.iter()? {
                 rows.push(row?.1.value().to_vec());
@@ -118,17 +165,34 @@ impl PayerLedger {
         Ok(id)
     }
 
-    /// The chain says that the channel holds this much now.
-    pub fn set_balance(
+    /// Writes down a channel that is to be opened with this deposit. When this returns it may be sent.
+    pub fn opening(
         &mut self,
-        channel_id: B256,
-        balance: MicroUsd,
-    ) -> Result<(), PayerLedgerError> {
-        let lane = Lane {
-            balance,
-            ..self.lane(channel_id)?.clone()
-        };
-        self.put(lane)
+        config: ChannelConfig,
+        deposit: Deposit,
+    ) -> Result<B256, PayerLedgerError> {
+        let id = config.id(&self.domain).map_err(LaneError::Proof)?;
+        if self.lanes.contains_key(&id) {
+            return Err(PayerLedgerError::KnownChannel(id));
+        }
+        self.put(Lane::opening(config, id, deposit))?;
+        Ok(id)
+    }
+
+    /// Writes down a further deposit into a channel. When this returns it may be sent.
+    pub fn top_up(&mut self, channel_id: B256, deposit: Deposit) -> Result<(), PayerLedgerError> {
+        let next = self.lane(channel_id)?.topped_up(deposit)?;
+        self.put(next)
+    }
+
+    /// Takes the chain's word about a channel. Returns what became of its lane.
+    pub fn seen(&mut self, channel_id: B256, seen: &Seen) -> Result<Lane, PayerLedgerError> {
+        let lane = self.lane(channel_id)?;
+        let next = lane.seen(seen);
+        if next != *lane {
+            self.put(next.clone())?;
+        }
+        Ok(next)
     }
 
     pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
@@ -148,17 +212,19 @@ impl PayerLedger {
             .ok_or(PayerLedgerError::UnknownChannel(channel_id))
     }
 
-    /// Takes a free lane to `receiver` and signs the voucher for a request. When this returns, the promise is on disk.
+    /// Takes a free lane to `payee` and signs the voucher for a request. When this returns, the promise is on disk.
     pub fn pay(
         &mut self,
-        receiver: Address,
+        payee: &Payee,
         ceiling: MicroUsd,
         request_id: B256,
         now: Timestamp,
         sign: impl FnOnce(&B256) -> Signature,
     ) -> Result<Paid, PayerLedgerError> {
+        let receiver = payee.receiver;
         let no_lane = PayerLedgerError::NoLane { receiver, ceiling };
-        let lane = choose(self.lanes_to(receiver), ceiling).ok_or(no_lane)?;
+        let lanes = self.lanes.values().filter(|lane| lane.pays(payee));
+        let lane = choose(lanes, ceiling).ok_or(no_lane)?;
         self.pay_on(lane.channel_id, ceiling, request_id, now, sign)
     }
 
@@ -185,7 +251,7 @@ impl PayerLedger {
         })
     }
 
-    /// The request ended with this charge; zero if it was refused before anything was served.
+    /// The request ended with this charge and counts for nothing: it was refused before anything was served.
     pub fn settle(
         &mut self,
         channel_id: B256,
@@ -196,10 +262,76 @@ impl PayerLedger {
         self.put(next)
     }
 
-    /// The request's fate is unknown, as when a stream broke off without a receipt.
+    /// The request ended in a receipt that holds: charge and count are one entry.
+    pub fn answered(
+        &mut self,
+        channel_id: B256,
+        request_id: B256,
+        answer: &Answered,
+    ) -> Result<(), PayerLedgerError> {
+        let next = self.lane(channel_id)?.answered(request_id, answer)?;
+        self.put(next)
+    }
+
+    /// The request's fate is unknown through nobody's fault, as when this side left.
     pub fn lose(&mut self, channel_id: B256, request_id: B256) -> Result<(), PayerLedgerError> {
         let next = self.lane(channel_id)?.lost(request_id)?;
         self.put(next)
+    }
+
+    /// The same through the provider's fault, as when its stream broke off without a receipt: counted in one entry.
+    pub fn fail(&mut self, channel_id: B256, request_id: B256) -> Result<(), PayerLedgerError> {
+        let next = self.lane(channel_id)?.failed(request_id)?;
+        self.put(next)
+    }
+
+    /// Notes what a provider said to the totals of a channel.
+    pub fn reported(
+        &mut self,
+        record: &ServiceRecord,
+        said: Reported,
+        at: Timestamp,
+    ) -> Result<(), PayerLedgerError> {
+        let lane = self.lane(record.channel_id)?;
+        self.put(lane.reported(record.service, said, at))
+    }
+
+    /// Notes what the scoreboard shows of a channel.
+    pub fn posted(
+        &mut self,
+        channel_id: B256,
+        posted: Service,
+        at: Timestamp,
+    ) -> Result<(), PayerLedgerError> {
+        let lane = self.lane(channel_id)?;
+        let next = lane.posted(posted, at);
+        if next == *lane {
+            return Ok(());
+        }
+        self.put(next)
+    }
+
+    /// Asks a payee for what is left of a closed channel; promises no more than was charged.
+    pub fn refund(
+        &self,
+        channel_id: B256,
+        accepted: PaymentRequirements,
+        sign: impl FnOnce(&B256) -> Signature,
+    ) -> Result<PaymentPayload, PayerLedgerError> {
+        let lane = self.lane(channel_id)?;
+        let voucher = lane.closing_voucher();
+        let signature = sign(&voucher.digest(&self.domain));
+        Ok(PaymentPayload {
+            x402_version: Literal2,
+            resource: None,
+            accepted,
+            payload: Payload::Refund(RefundPayload {
+                channel_config: lane.config.into(),
+                voucher: SignedVoucher { voucher, signature }.into(),
+                amount: None,
+            }),
+            extensions: None,
+        })
     }
 
     /// Takes a corrective 402 for the request in flight. True if the lane is idle again and the request can be paid
@@ -253,8 +385,14 @@ impl PayerLedger {
         (MicroUsd(charged), MicroUsd(at_risk))
     }
 
+    /// What is in channels or on its way there.
+    pub fn held(&self) -> MicroUsd {
+        let lanes = self.lanes.values();
+        MicroUsd(lanes.fold(0u64, |sum, lane| sum.saturating_add(lane.held().0)))
+    }
+
     fn put(&mut self, lane: Lane) -> Result<(), PayerLedgerError> {
-        let json = serde_json::to_vec(&lane).expect("a lane is plain data");
+        let json = json(&lane);
         self.store.write(|txn| {
             txn.open_table(LANES)?
                 .insert(lane.channel_id.as_slice(), json.as_slice())?;
@@ -263,4 +401,8 @@ impl PayerLedger {
         self.lanes.insert(lane.channel_id, lane);
         Ok(())
     }
+}
+
+fn json(lane: &Lane) -> Vec<u8> {
+    serde_json::to_vec(lane).expect("a lane is plain data")
 }

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use assay_payments::payee::Presented;
-use assay_payments::payer::LaneState;
+use assay_payments::payer::{LaneState, Payee};
 use assay_payments::x402::{Literal2, PaymentRequired, ResourceInfo};
 use assay_payments::{AcceptError, Paid, PayeeLedger, PayerLedger, PayerLedgerError};
 use assay_protocol::{B256, MicroUsd, keccak256};
@@ -42,6 +42,8 @@ impl World {
             random: seed,
             requests: 0,
         };
+        let payer = world.dir.path().join("payer.redb");
+        drop(PayerLedger::create(&payer, terms().channels).unwrap());
         drop(PayeeLedger::create(&world.dir.path().join("payee.redb"), terms()).unwrap());
         world.reopen_payer();
         world.reopen_payee();
@@ -96,11 +98,10 @@ impl World {
         let id = keccak256(self.requests.to_be_bytes());
         let ceiling = MicroUsd(1 + self.draw(200));
         let key = Key::new(1);
+        let payee = Payee::from(&terms().requirements(MicroUsd(0)));
         let paid = self
             .payer()
-            .pay(terms().receiver, ceiling, id, NOW, |digest| {
-                key.sign(digest)
-            });
+            .pay(&payee, ceiling, id, NOW, |digest| key.sign(digest));
         let paid = match paid {
             Ok(paid) => paid,
             Err(PayerLedgerError::NoLane { .. }) => return,

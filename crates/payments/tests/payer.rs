@@ -3,7 +3,7 @@
 mod common;
 
 use assay_payments::payee::Presented;
-use assay_payments::payer::{LaneError, LaneState};
+use assay_payments::payer::{LaneError, LaneState, Payee};
 use assay_payments::x402::{Literal2, Payload, PaymentRequired, PaymentRequirements, ResourceInfo};
 use assay_payments::{AcceptError, Paid, PayeeLedger, PayerLedger, PayerLedgerError};
 use assay_protocol::MicroUsd;
@@ -14,8 +14,13 @@ fn payer(dir: &TempDir) -> PayerLedger {
     PayerLedger::open(&dir.path().join("payer.redb"), terms().channels).unwrap()
 }
 
+fn payee() -> Payee {
+    Payee::from(&terms().requirements(MicroUsd(0)))
+}
+
 fn with_lanes(dir: &TempDir, key: &Key, lanes: u8) -> PayerLedger {
-    let mut ledger = payer(dir);
+    let path = dir.path().join("payer.redb");
+    let mut ledger = PayerLedger::create(&path, terms().channels).unwrap();
     for lane in 0..lanes {
         ledger
             .add(config(key, lane), MicroUsd(100), MicroUsd(0))
@@ -25,13 +30,9 @@ fn with_lanes(dir: &TempDir, key: &Key, lanes: u8) -> PayerLedger {
 }
 
 fn pay(ledger: &mut PayerLedger, key: &Key, ceiling: u64, n: u8) -> Result<Paid, PayerLedgerError> {
-    ledger.pay(
-        terms().receiver,
-        MicroUsd(ceiling),
-        request(n),
-        NOW,
-        |digest| key.sign(digest),
-    )
+    ledger.pay(&payee(), MicroUsd(ceiling), request(n), NOW, |digest| {
+        key.sign(digest)
+    })
 }
 
 fn presented(paid: &Paid) -> Presented {

@@ -113,6 +113,9 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         Fallback::Cloud
     };
     config.clouds = clouds;
+    assay_gateway::create_ledgers(&config.data_dir, &config.market, config.payer.address())
+        .await
+        .context("the gateway has no ledgers")?;
     let gateway = assay_gateway::start(config)
         .await
         .context("cannot start the gateway")?;

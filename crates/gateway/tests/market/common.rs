@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use assay_audit::AuditPolicy;
 use assay_chain::{Chain, DeployParams, EmbeddedConfig, Key, Market, Registration};
 use assay_gateway::{
-    AuditState, Entry, GatewayConfig, ReceiptEntry, RunningGateway, Status, start,
+    AuditState, Entry, GatewayConfig, ReceiptEntry, RunningGateway, Status, create_ledgers, start,
 };
 use assay_model::LoadedModel;
 use assay_node::{Conduct, Honest, NodeConfig, RunningNode, ServedModel};
@@ -241,6 +241,9 @@ pub(crate) struct Streamed {
 
 impl Client {
     pub(crate) async fn start(config: GatewayConfig) -> Self {
+        create_ledgers(&config.data_dir, &config.market, config.payer.address())
+            .await
+            .unwrap();
         let running = start(config).await.unwrap();
         let url = running.url();
         Self {

@@ -1,7 +1,7 @@
 //! How a lane's count of service gets to the scoreboard: what is due to be told, what the provider took or refused,
 //! and what its payer may post alone. Times are arguments; nothing here signs or sends.
 
-use assay_protocol::{Service, ServiceRecord, Timestamp};
+use assay_protocol::{B256, Service, ServiceRecord, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Lane;
@@ -100,7 +100,12 @@ impl Lane {
             failures: self.service.failures,
             ..posted
         };
-        Some((self.record_of(alone), self.record_of(posted)))
+        let mut previous = self.record_of(posted);
+        if posted == Service::default() {
+            // Before the first record, the scoreboard wants all of it zero.
+            previous.channel_id = B256::ZERO;
+        }
+        Some((self.record_of(alone), previous))
     }
 }
 
@@ -187,7 +192,10 @@ mod tests {
         let told = lane.reported(lane.service, Reported::Refused("no".into()), NOW);
         assert_eq!(told.overdue(later(99), 100), None);
         let (alone, previous) = told.overdue(later(100), 100).unwrap();
-        assert_eq!(previous.service, Service::default());
+        assert_eq!(
+            (previous.channel_id, previous.service),
+            (B256::ZERO, Service::default())
+        );
         assert_eq!(
             alone.service,
             Service {
