@@ -8,7 +8,7 @@ use crate::market::file::MarketFile;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_chain::networks::{self, Network};
-use assay_chain::{Chain, Key, Market};
+use assay_chain::{Chain, Deployment, Key, Market};
 use assay_protocol::{Address, MicroUsd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,13 +60,18 @@ impl NetworkArgs {
         })
     }
 
+    /// What is said of the market on this chain.
+    pub(crate) fn deployment(&self, home: &Home, chain_id: u64) -> Result<Deployment> {
+        deployments::find(home, self.deployment.as_deref(), chain_id)
+    }
+
     pub(crate) async fn market(&self, home: &Home) -> Result<Market> {
         self.market_at(home, DepthArgs::default()).await
     }
 
     pub(crate) async fn market_at(&self, home: &Home, depth: DepthArgs) -> Result<Market> {
         let chain = self.chain(home).await?;
-        let mut deployment = deployments::find(home, self.deployment.as_deref(), chain.chain_id())?;
+        let mut deployment = self.deployment(home, chain.chain_id())?;
         // A file of an earlier version says nothing of it.
         let usual = networks::of(chain.chain_id()).map_or(0, |network| network.confirmations);
         deployment.confirmations = depth
@@ -74,6 +79,14 @@ impl NetworkArgs {
             .unwrap_or(deployment.confirmations.max(usual));
         Ok(chain.market(deployment).await?)
     }
+}
+
+/// What wei are worth; nothing where no price of a coin is assumed.
+pub(crate) fn worth(wei: u128, coin_price_micro_usd: u64) -> Option<MicroUsd> {
+    const COIN: u128 = 1_000_000_000_000_000_000;
+    let worth = wei.checked_mul(coin_price_micro_usd.into())? / COIN;
+    let worth = u64::try_from(worth).ok()?;
+    (coin_price_micro_usd > 0).then_some(MicroUsd(worth))
 }
 
 /// Whether nothing on this chain is worth anything: a chain on this machine.

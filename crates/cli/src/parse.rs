@@ -40,6 +40,12 @@ pub(crate) fn price_pair(text: &str) -> Result<Price, String> {
     })
 }
 
+/// `0.05`: the price of gas in gwei, to the wei.
+pub(crate) fn gwei(text: &str) -> Result<u128, String> {
+    let price = decimal(text.trim(), 9).map(u128::from);
+    price.ok_or_else(|| format!("'{text}' is no price of gas: write gwei, as in 0.05"))
+}
+
 /// A decimal number in units of 10^-`places`; nothing if it is finer than that.
 fn decimal(text: &str, places: usize) -> Option<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));

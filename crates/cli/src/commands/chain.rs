@@ -1,5 +1,6 @@
 //! `assay chain …`: the shared state of a market, here or on any EVM network.
 
+mod check;
 mod deploy;
 mod relay;
 mod status;
@@ -38,6 +39,10 @@ enum Action {
     Deploy(deploy::DeployArgs),
     /// Bring a node's signed claims to the chain with your own gas; the money can only go to the node's vault
     Relay(relay::RelayArgs),
+    /// Compare the code at every address with this program's, and the contracts with each other
+    Verify(check::VerifyArgs),
+    /// What each move of a market costs in gas, measured now on a chain in memory
+    Gas(check::GasArgs),
     /// Serve an embedded chain to nodes and gateways of this machine
     Serve {
         /// Its JSON-RPC; it asks nobody who they are, so keep it on loopback
@@ -52,6 +57,8 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
         Action::Networks { json } => list(json),
         Action::Deploy(args) => deploy::run(args, home).await,
         Action::Relay(args) => relay::run(args, home).await,
+        Action::Verify(args) => check::verify(args, home).await,
+        Action::Gas(args) => check::gas(args).await,
         Action::Serve { listen } => serve(home, listen).await,
     }
 }

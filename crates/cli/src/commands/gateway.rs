@@ -1,11 +1,12 @@
-//! `assay gateway run|status`: the consumer's side alone, on any market, and how it stands.
+//! `assay gateway run|recover|status`: the consumer's side alone, on any market, and how it stands.
 
 use crate::commands::up::{CloudArgs, news_of};
 use crate::home::Home;
-use crate::keyring::Keyring;
+use crate::keyring::{self, Keyring};
 use crate::live::{UrlArgs, provider_name};
 use crate::network::{self, DepthArgs, NetworkArgs};
 use crate::output::{self, Table};
+use crate::refusal::refusal;
 use crate::tell::Tell;
 use crate::{interrupt, models, parse};
 use anyhow::{Context, Result};
@@ -26,6 +27,8 @@ pub(crate) struct Args {
 enum Action {
     /// Buy from a market's nodes and serve OpenAI's surface
     Run(Box<RunArgs>),
+    /// After a ledger was lost: find this gateway's channels on the chain and ask for what is unclaimed in them
+    Recover(RecoverArgs),
     /// What a gateway knows of its nodes, its money and its audits
     Status {
         #[command(flatten)]
@@ -75,9 +78,19 @@ struct RunArgs {
     cloud: CloudArgs,
 }
 
+#[derive(Debug, clap::Args)]
+struct RecoverArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// The key whose money was spent [default: `payer` of `assay key list`]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
 pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
     match args.action {
         Action::Run(args) => serve(*args, home).await,
+        Action::Recover(args) => recover(args, home).await,
         Action::Status { url, json } => status(home, &url, json).await,
     }
 }
@@ -129,6 +142,38 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         () = interrupt::asked() => {}
     }
     gateway.shutdown().await;
+    Ok(())
+}
+
+async fn recover(args: RecoverArgs, home: &Home) -> Result<()> {
+    let path = args.key.unwrap_or_else(|| home.key("payer"));
+    let path = keyring::found(&path).ok_or_else(|| {
+        refusal(
+            format!("there is no key {}", path.display()),
+            "without the payer's key its channels cannot be closed: restore it from a backup",
+        )
+    })?;
+    let market = args.network.market(home).await?;
+    let keyring = Keyring::on(home, &market);
+    let payer = keyring.open(&path)?;
+    keyring.check_fit(&market)?;
+    let recovered = assay_gateway::recover(&home.gateway(), &market, &payer)
+        .await
+        .context("the ledgers cannot be made anew")?;
+    println!(
+        "{} channels of {} were found on the chain and are closed; new ones are opened as they are needed",
+        recovered.channels.len(),
+        payer.address()
+    );
+    println!(
+        "{} in them are unclaimed: {} are back, the rest was asked for and comes when its delays are over",
+        output::usd(recovered.unclaimed),
+        output::usd(recovered.back)
+    );
+    if recovered.new_answers {
+        println!("the evidence of earlier answers is lost: they can be disputed no more");
+    }
+    println!("next: assay gateway run");
     Ok(())
 }
 

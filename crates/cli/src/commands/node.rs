@@ -33,7 +33,7 @@ enum Action {
     Status(ask::AskArgs),
     /// What a node has earned, and where the money is
     Earnings(ask::AskArgs),
-    /// What a node could claim now, signed, for anybody to bring to the chain with `assay chain relay`
+    /// Signed claims that wait because the node cannot pay for gas; anybody brings them to the chain with `assay chain relay`
     Claims(ask::ClaimsArgs),
     /// After the ledger was lost: name a new offer key and begin new books. Vouchers of the lost ones are given up
     Recover(recover::RecoverArgs),

@@ -219,6 +219,8 @@ struct Bill {
     coin: u64,
 }
 
+/// The adapter to ERC-8004, which a chain in memory has no registries for: measured on a node of Foundry.
+const ADAPTER_GAS: u64 = 830_000;
 /// What is set aside for gas that gets dearer, beyond the estimate: a quarter.
 const MARGIN: (u128, u128) = (5, 4);
 
@@ -250,11 +252,15 @@ impl Bill {
             !exists && !made.contracts.contains_key(what)
         };
         let due = tried.contracts.iter().filter(|(what, _)| is_due(what));
+        let known = networks::of(chain.chain_id());
+        let adapter = known.is_some_and(|network| network.erc8004.is_some());
+        let adapter = adapter && is_due("reputation adapter");
+        let gas: u64 = due.map(|(_, made)| made.gas_used).sum();
         Ok(Bill {
-            gas: due.map(|(_, made)| made.gas_used).sum(),
+            gas: gas + if adapter { ADAPTER_GAS } else { 0 },
             price: chain.gas_price().await?,
             has: chain.coin_balance(key.address()).await?,
-            coin: networks::of(chain.chain_id()).map_or(0, |network| network.coin_price_micro_usd),
+            coin: known.map_or(0, |network| network.coin_price_micro_usd),
         })
     }
 
@@ -267,7 +273,7 @@ impl Bill {
         let token = params
             .token
             .map_or("a test dollar".to_owned(), |t| t.to_string());
-        let worth = match dollars(self.wei(), self.coin) {
+        let worth = match network::worth(self.wei(), self.coin) {
             Some(worth) => format!(", about {}", output::usd(worth)),
             None => String::new(),
         };
@@ -305,14 +311,6 @@ impl Bill {
             "send it coins, or name another key with --key",
         ))
     }
-}
-
-/// What wei are worth; nothing where no price is assumed.
-fn dollars(wei: u128, coin_price_micro_usd: u64) -> Option<MicroUsd> {
-    const COIN: u128 = 1_000_000_000_000_000_000;
-    let worth = wei.checked_mul(coin_price_micro_usd.into())? / COIN;
-    let worth = u64::try_from(worth).ok()?;
-    (coin_price_micro_usd > 0).then_some(MicroUsd(worth))
 }
 
 fn write(args: &DeployArgs, home: &Home, deployment: &Deployment) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::network::NetworkArgs;
 use crate::output;
 use crate::refusal::{hint, refusal};
 use anyhow::{Context, Result};
-use assay_chain::{Key, Market, ServicePost, SignedClaims};
+use assay_chain::{Key, Market, SignedClaims};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -36,21 +36,22 @@ pub(super) struct RelayArgs {
 
 pub(super) async fn run(args: RelayArgs, home: &Home) -> Result<()> {
     home.create()?;
-    let (from, mut value) = claims(&args).await?;
+    let (from, value) = claims(&args).await?;
     let path = args.key.unwrap_or_else(|| home.key("relay"));
     let market = args.network.market(home).await?;
-    let claims: SignedClaims = serde_json::from_value(value["claims"].take())
-        .with_context(|| format!("{from} holds no signed claims"))?;
-    let service: Option<ServicePost> = serde_json::from_value(value["service"].take())
-        .with_context(|| format!("{from} holds records of unknown shape"))?;
-    if claims.claims.is_empty() {
-        println!("{from} has nothing to claim now");
+    let batches: Vec<SignedClaims> =
+        serde_json::from_value(value).with_context(|| format!("{from} holds no signed claims"))?;
+    if batches.iter().all(|batch| batch.claims.is_empty()) {
+        println!("{from} has nothing that waits for gas");
         return Ok(());
     }
     let keyring = Keyring::on(home, &market);
     let key = keyring.open_or_make(&path)?;
     keyring.check_fit(&market)?;
-    submit(&market, &key, &claims, service.as_ref(), args.json).await
+    for batch in &batches {
+        submit(&market, &key, batch, args.json).await?;
+    }
+    Ok(())
 }
 
 async fn claims(args: &RelayArgs) -> Result<(String, Value)> {
@@ -77,14 +78,8 @@ async fn claims(args: &RelayArgs) -> Result<(String, Value)> {
     Ok((url.to_owned(), value))
 }
 
-async fn submit(
-    market: &Market,
-    key: &Key,
-    claims: &SignedClaims,
-    service: Option<&ServicePost>,
-    json: bool,
-) -> Result<()> {
-    let gas = market.claims_gas(key.address(), claims, service).await;
+async fn submit(market: &Market, key: &Key, claims: &SignedClaims, json: bool) -> Result<()> {
+    let gas = market.claims_gas(key.address(), claims, None).await;
     let gas = gas.with_context(|| {
         hint(
             "the chain would refuse these claims",
@@ -104,27 +99,22 @@ async fn submit(
             "send it coins, or name another key with --key",
         ));
     }
-    let done = market.submit_claims(key, claims, service).await?;
+    let done = market.submit_claims(key, claims, None).await?;
     if json {
         return output::print_json(&json!({
             "transaction": done.mined.hash,
             "block": done.mined.block,
             "gas_used": done.mined.gas_used,
             "claimed": done.claimed,
-            "posted": done.posted,
         }));
     }
     println!(
-        "{} of {} channels claimed and {} records posted in block {}, for {} gas",
+        "{} of {} channels claimed in block {}, for {} gas",
         done.claimed.len(),
         claims.claims.len(),
-        done.posted.len(),
         done.mined.block,
         done.mined.gas_used
     );
     println!("transaction {}", done.mined.hash);
-    if let Some(why) = done.left_out {
-        println!("the records stayed behind: {why}");
-    }
     Ok(())
 }
