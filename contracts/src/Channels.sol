@@ -74,16 +74,23 @@ contract Channels is EIP712, Multicall, ReentrancyGuardTransient {
         uint128 totalClaimed;
     }
 
+    /// @notice The shortest delay that a channel may name, in seconds.
     uint40 public constant MIN_WITHDRAW_DELAY = 15 minutes;
+    /// @notice The longest.
     uint40 public constant MAX_WITHDRAW_DELAY = 30 days;
 
+    /// @notice EIP-712 types, as x402 has them.
     bytes32 public constant CHANNEL_CONFIG_TYPEHASH = keccak256(
         "ChannelConfig(address payer,address payerAuthorizer,address receiver,address receiverAuthorizer,address token,uint40 withdrawDelay,bytes32 salt)"
     );
+    /// @notice What a payer signs.
     bytes32 public constant VOUCHER_TYPEHASH = keccak256("Voucher(bytes32 channelId,uint128 maxClaimableAmount)");
+    /// @notice What a receiver's authorizer signs to give money back.
     bytes32 public constant REFUND_TYPEHASH = keccak256("Refund(bytes32 channelId,uint256 nonce,uint128 amount)");
+    /// @notice One row of a batch.
     bytes32 public constant CLAIM_ENTRY_TYPEHASH =
         keccak256("ClaimEntry(bytes32 channelId,uint128 maxClaimableAmount,uint128 totalClaimed)");
+    /// @notice What a receiver's authorizer signs to claim.
     bytes32 public constant CLAIM_BATCH_TYPEHASH = keccak256(
         "ClaimBatch(ClaimEntry[] claims)ClaimEntry(bytes32 channelId,uint128 maxClaimableAmount,uint128 totalClaimed)"
     );
@@ -92,35 +99,61 @@ contract Channels is EIP712, Multicall, ReentrancyGuardTransient {
     mapping(bytes32 channelId => Channel) public channels;
     /// @notice Counts refunds, so that each signed one works once.
     mapping(bytes32 channelId => uint256) public refundNonce;
+    /// @notice What a payer has asked for and not taken yet; all zero where nothing is pending.
     mapping(bytes32 channelId => Withdrawal) public pendingWithdrawals;
     /// @notice What all channels of a receiver owe it and have paid it.
     mapping(address receiver => mapping(address token => Receiver)) public receivers;
 
+    /// @notice A channel that held nothing holds money now.
     event ChannelCreated(bytes32 indexed channelId, ChannelConfig config);
+    /// @notice All that a channel held went back.
     event ChannelClosed(bytes32 indexed channelId, ChannelConfig config);
+    /// @notice Money came in; `newBalance` counts what was claimed of it too.
     event Deposited(bytes32 indexed channelId, address indexed sender, uint128 amount, uint128 newBalance);
+    /// @notice A part of a channel became its receiver's.
     event Claimed(bytes32 indexed channelId, address indexed sender, uint128 claimAmount, uint128 newTotalClaimed);
+    /// @notice What was claimed went to its receiver.
     event Settled(address indexed receiver, address indexed token, address indexed sender, uint128 amount);
+    /// @notice The refund nonce moved by one, and this much went back, out of a pending withdrawal first.
     event Refunded(bytes32 indexed channelId, address indexed sender, uint128 amount);
+    /// @notice A payer asked for unclaimed money.
     event WithdrawInitiated(bytes32 indexed channelId, uint128 amount, uint40 finalizeAfter);
+    /// @notice And took it, or what was left of it.
     event WithdrawFinalized(bytes32 indexed channelId, address indexed sender, uint128 amount);
 
+    /// @notice A config has a hole.
     error ZeroAddress();
+    /// @notice The delay is not between the bounds.
     error WithdrawDelayOutOfRange(uint40 delay);
+    /// @notice Nothing was asked for.
     error ZeroAmount();
+    /// @notice A batch of no claims.
     error EmptyBatch();
+    /// @notice The collector brought another amount: the token takes a fee, or the collector lied.
     error DepositNotReceived(uint256 expected, uint256 received);
+    /// @notice The voucher's signature is not its signer's.
     error InvalidVoucherSignature(bytes32 channelId, address expectedSigner);
+    /// @notice The signature is not that of the receiver's authorizer.
     error InvalidAuthorizerSignature(address expectedSigner);
+    /// @notice Two authorizers in one batch.
     error MixedAuthorizers(address expected, address got);
+    /// @notice The caller is neither receiver nor its authorizer.
     error NotReceiverSide(bytes32 channelId, address caller);
+    /// @notice The caller is neither payer nor its authorizer.
     error NotPayerSide(bytes32 channelId, address caller);
+    /// @notice More is claimed than was signed for.
     error ClaimAboveVoucher(bytes32 channelId, uint128 claimed, uint128 voucher);
+    /// @notice More is claimed than was deposited.
     error ClaimAboveBalance(bytes32 channelId, uint128 claimed, uint128 balance);
+    /// @notice One withdrawal at a time.
     error WithdrawalPending(bytes32 channelId, uint40 initiatedAt);
+    /// @notice None was asked for.
     error NoWithdrawalPending(bytes32 channelId);
+    /// @notice The delay is not over.
     error WithdrawTooEarly(bytes32 channelId, uint40 readyAt);
+    /// @notice More is asked for than is unclaimed.
     error WithdrawAboveAvailable(bytes32 channelId, uint128 amount, uint128 available);
+    /// @notice The refund was used, or its turn has not come.
     error WrongRefundNonce(bytes32 channelId, uint256 expected, uint256 got);
 
     constructor() EIP712("x402 Batch Settlement", "1") {}

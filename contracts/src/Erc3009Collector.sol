@@ -16,6 +16,7 @@ contract Erc3009Collector is IDepositCollector {
     /// @notice The channels contract that it pulls for.
     address public immutable CHANNELS;
 
+    /// @notice Only the channels have it pull.
     error NotChannels(address caller);
 
     constructor(address channels) {

@@ -38,10 +38,15 @@ contract PayoutVault is ReentrancyGuardTransient {
     ///         dust sent by strangers cannot block it.
     uint256 public constant TRANCHES_MOST = 64;
 
+    /// @notice Which made it, and says where payouts go.
     Registry public immutable REGISTRY;
+    /// @notice Whence money comes.
     Channels public immutable CHANNELS;
+    /// @notice The market's stablecoin: any other that is sent here is lost.
     IERC20 public immutable TOKEN;
+    /// @notice Who alone may hold money back.
     address public immutable ARBITER;
+    /// @notice Seconds that money waits.
     uint64 public immutable CHALLENGE_WINDOW;
     /// @dev Release times are rounded up to this grain, so that many small settlements share one
     ///      tranche: a sixteenth of the window.
@@ -53,17 +58,27 @@ contract PayoutVault is ReentrancyGuardTransient {
     uint128 private _ready;
     uint128 private _spent;
     uint128 private _held;
+    /// @notice What a dispute keeps back.
     mapping(bytes32 disputeId => uint128 amount) public holds;
 
+    /// @notice Money was noticed; it may leave from `releaseAt` on.
     event Received(uint128 amount, uint64 releaseAt);
+    /// @notice Money left to the provider's payout address.
     event Released(address indexed payout, uint128 amount);
+    /// @notice A dispute keeps this much back.
     event Held(bytes32 indexed disputeId, uint128 amount);
+    /// @notice A hold ended in favour of the provider.
     event Freed(bytes32 indexed disputeId, uint128 amount);
+    /// @notice A part of a hold, or all of it, was paid out.
     event Awarded(bytes32 indexed disputeId, address indexed to, uint128 amount);
 
+    /// @notice Only the arbiter may.
     error NotArbiter(address caller);
+    /// @notice The dispute holds money already.
     error HoldExists(bytes32 disputeId);
+    /// @notice The dispute holds nothing.
     error NoHold(bytes32 disputeId);
+    /// @notice More than is held.
     error AboveHold(bytes32 disputeId, uint128 amount, uint128 held);
 
     modifier onlyArbiter() {

@@ -63,51 +63,90 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         uint64 until;
     }
 
+    /// @notice The longest endpoint.
     uint256 public constant ENDPOINT_BYTES_MOST = 256;
+    /// @notice The most models of one provider.
     uint256 public constant MODELS_MOST = 64;
 
+    /// @notice The market's stablecoin.
     IERC20 public immutable TOKEN;
+    /// @notice Where payers pay through.
     Channels public immutable CHANNELS;
     /// @notice The dispute contract; zero means that stakes and payouts are never taken.
     address public immutable ARBITER;
+    /// @notice What every vault is a clone of.
     PayoutVault public immutable VAULT_IMPLEMENTATION;
+    /// @notice Below this, a provider is not listed.
     uint128 public immutable MIN_STAKE;
+    /// @notice Seconds until stake that was asked for may leave; also the length of a jail.
     uint64 public immutable UNBONDING_PERIOD;
+    /// @notice Seconds after its service for which an answer can be disputed, and for which a vault keeps
+    ///         money.
     uint64 public immutable CHALLENGE_WINDOW;
 
     mapping(address provider => Record) private _records;
+    /// @notice When a key signed for a provider; `since` is zero where it never did.
     mapping(address provider => mapping(address key => Span)) public offerKeys;
     EnumerableSet.AddressSet private _active;
 
+    /// @notice A provider entered the market, and its vault was made.
     event Registered(address indexed provider, address vault);
+    /// @notice Where it serves.
     event EndpointSet(address indexed provider, string endpoint);
+    /// @notice What it serves, all of it.
     event ModelsSet(address indexed provider, bytes32[] models);
+    /// @notice Where its released money goes.
     event PayoutSet(address indexed provider, address payout);
+    /// @notice A key signs for a provider from this second on.
     event OfferKeyAdded(address indexed provider, address indexed key);
+    /// @notice And up to this second.
     event OfferKeyRetired(address indexed provider, address indexed key);
+    /// @notice Stake came in.
     event Staked(address indexed provider, uint128 amount, uint128 stake);
+    /// @notice Stake is on its way out: `unbonding` in all, from `readyAt` on.
     event UnbondingStarted(address indexed provider, uint128 amount, uint128 unbonding, uint64 readyAt);
+    /// @notice Stake that had unbonded left.
     event StakeWithdrawn(address indexed provider, uint128 amount);
+    /// @notice The arbiter took stake, bonded first, then unbonding.
     event Slashed(address indexed provider, address indexed to, uint128 amount);
+    /// @notice A conviction, and how long the provider is off the list for it.
     event Jailed(address indexed provider, uint32 convictions, uint64 until);
+    /// @notice The provider may be listed again.
     event ReleasedFromJail(address indexed provider);
 
+    /// @notice An address is missing.
     error ZeroAddress();
+    /// @notice Nothing was asked for.
     error ZeroAmount();
+    /// @notice Once is enough.
     error AlreadyRegistered(address provider);
+    /// @notice No such provider.
     error NotRegistered(address provider);
+    /// @notice Longer than `ENDPOINT_BYTES_MOST`.
     error EndpointTooLong(uint256 length, uint256 most);
+    /// @notice More than `MODELS_MOST`.
     error TooManyModels(uint256 count, uint256 most);
+    /// @notice A key is used for one span of time.
     error OfferKeyKnown(address provider, address key);
+    /// @notice The token takes a fee.
     error StakeNotReceived(uint256 expected, uint256 received);
+    /// @notice More is asked for than is bonded.
     error AboveStake(address provider, uint128 amount, uint128 stake);
+    /// @notice Nothing was asked for.
     error NothingUnbonding(address provider);
+    /// @notice The unbonding is not over.
     error StillUnbonding(address provider, uint64 readyAt);
+    /// @notice Disputes are open.
     error StakeLocked(address provider, uint32 disputes);
+    /// @notice The provider is in no jail.
     error NotJailed(address provider);
+    /// @notice Its time is not over.
     error StillJailed(address provider, uint64 until);
+    /// @notice It takes the minimum stake to be listed again.
     error BelowMinimum(address provider, uint128 stake, uint128 least);
+    /// @notice Only the arbiter may.
     error NotArbiter(address caller);
+    /// @notice A stake that leaves before the window closes secures nothing.
     error WindowOutlivesUnbonding(uint64 window, uint64 unbonding);
 
     modifier onlyRegistered() {
@@ -164,14 +203,17 @@ contract Registry is Multicall, ReentrancyGuardTransient {
         _list(msg.sender, record);
     }
 
+    /// @notice Says where the caller serves.
     function setEndpoint(string calldata endpoint) external onlyRegistered {
         _setEndpoint(_records[msg.sender], endpoint);
     }
 
+    /// @notice Says what the caller serves; replaces what it said before.
     function setModels(bytes32[] calldata models) external onlyRegistered {
         _setModels(_records[msg.sender], models);
     }
 
+    /// @notice Says where the caller's released money goes from now on.
     function setPayout(address payout) external onlyRegistered {
         _setPayout(_records[msg.sender], payout);
     }
@@ -295,6 +337,7 @@ contract Registry is Multicall, ReentrancyGuardTransient {
 
     // ---------------------------------------------------------------- what readers ask
 
+    /// @notice Everything about a provider but its disputes: `locksOf`, `convictionsOf`, `jailedUntil`.
     function getProvider(address provider) public view returns (Provider memory) {
         Record storage record = _records[provider];
         return Provider({

@@ -27,8 +27,11 @@ contract ReputationAdapter {
     /// @notice Published for the slowest class of times to the first token, which has no upper end.
     uint256 public constant SLOWEST_MS = 16_000;
 
+    /// @notice Whose scores it carries.
     Scoreboard public immutable SCOREBOARD;
+    /// @notice Whose agents they are about.
     IIdentityRegistry public immutable IDENTITY;
+    /// @notice Where to.
     IReputationRegistry public immutable REPUTATION;
     /// @notice Seconds between two publications about one provider.
     uint64 public immutable PERIOD;
@@ -36,13 +39,20 @@ contract ReputationAdapter {
     /// @notice A provider's agent, and what was last published about it.
     mapping(address provider => Link) public linkOf;
 
+    /// @notice A provider named its agent.
     event Linked(address indexed provider, uint256 indexed agentId);
+    /// @notice A provider's score, over so many records, was written as feedback about its agent.
     event Published(address indexed provider, uint256 indexed agentId, uint64 records);
 
+    /// @notice The two registries do not belong together.
     error OtherIdentityRegistry(address expected, address got);
+    /// @notice The agent is not the provider's.
     error NotTheOwner(uint256 agentId, address owner, address provider);
+    /// @notice The provider named no agent.
     error NotLinked(address provider);
+    /// @notice Once a period.
     error TooEarly(address provider, uint256 readyAt);
+    /// @notice Nothing was posted since.
     error NothingNew(address provider);
 
     constructor(Scoreboard scoreboard, IIdentityRegistry identity, IReputationRegistry reputation, uint64 period) {

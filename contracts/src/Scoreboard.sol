@@ -68,16 +68,20 @@ contract Scoreboard is EIP712 {
         uint256 speed;
     }
 
+    /// @notice What payers sign.
     bytes32 public constant SERVICE_RECORD_TYPEHASH = keccak256(
         "ServiceRecord(bytes32 channelId,uint64 revenue,uint64 promptTokens,uint64 outputTokens,uint32 requests,uint32 failures,uint256 ttft,uint256 speed)"
     );
+    /// @notice What providers sign.
     bytes32 public constant SERVICE_BATCH_TYPEHASH = keccak256(
         "ServiceBatch(ServiceRecord[] records)ServiceRecord(bytes32 channelId,uint64 revenue,uint64 promptTokens,uint64 outputTokens,uint32 requests,uint32 failures,uint256 ttft,uint256 speed)"
     );
     uint256 private constant CLASSES = 8;
     uint256 private constant PPM = 1_000_000;
 
+    /// @notice Whose providers these are.
     Registry public immutable REGISTRY;
+    /// @notice Where they were paid.
     Channels public immutable CHANNELS;
     /// @notice The market's stablecoin: what channels in other tokens pay weighs nothing.
     address public immutable TOKEN;
@@ -89,21 +93,37 @@ contract Scoreboard is EIP712 {
     /// @notice A channel's totals are now these. With the record before it, this is all that changed.
     event Posted(address indexed provider, bytes32 indexed channelId, ServiceRecord record, bool counterSigned);
 
+    /// @notice A batch of no records.
     error EmptyBatch();
+    /// @notice The record tells of another channel.
     error WrongChannel(bytes32 expected, bytes32 got);
+    /// @notice The channel does not pay to this provider's vault.
     error NotTheVault(bytes32 channelId, address receiver, address vault);
+    /// @notice The channel is not in the market's money.
     error WrongToken(bytes32 channelId, address token);
+    /// @notice Another record was posted last.
     error WrongPrevious(bytes32 channelId, bytes32 posted, bytes32 got);
+    /// @notice This record was posted last.
     error NothingNew(bytes32 channelId);
+    /// @notice Something that was counted before is missing.
     error Forgotten(bytes32 channelId);
+    /// @notice The counts do not fit the requests.
     error Unsound(bytes32 channelId);
+    /// @notice More revenue than the channel has paid.
     error AboveClaims(bytes32 channelId, uint64 revenue, uint128 claimed);
+    /// @notice Without its provider, a payer may report failures and nothing else.
     error NotThePayers(bytes32 channelId);
+    /// @notice The signature is not that of the key that signs the vouchers.
     error InvalidPayerSignature(bytes32 channelId, address expectedSigner);
+    /// @notice The channel's authorizer never was an offer key of the provider.
     error NotOfferKey(address provider, address authorizer);
+    /// @notice Two keys in one batch.
     error MixedAuthorizers(address expected, address got);
+    /// @notice The signature under the batch is not the authorizer's.
     error InvalidProviderSignature(address expectedSigner);
+    /// @notice There is no quantile of nothing.
     error NothingCounted(address provider);
+    /// @notice A share is at most all of it.
     error PercentOutOfRange(uint256 percent);
 
     constructor(Registry registry) EIP712("Assay", "1") {

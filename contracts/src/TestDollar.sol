@@ -11,12 +11,15 @@ import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/Signa
 /// @dev EIP-3009 in both of its forms: split signatures (v, r, s) and signature bytes, which
 ///      EIP-1271 contracts can give too. Malleable signatures are refused by OpenZeppelin's ECDSA.
 contract TestDollar is ERC20, EIP712 {
+    /// @notice EIP-3009: anybody submits.
     bytes32 public constant TRANSFER_WITH_AUTHORIZATION_TYPEHASH = keccak256(
         "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
     );
+    /// @notice EIP-3009: only the payee submits.
     bytes32 public constant RECEIVE_WITH_AUTHORIZATION_TYPEHASH = keccak256(
         "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
     );
+    /// @notice EIP-3009: nobody may any more.
     bytes32 public constant CANCEL_AUTHORIZATION_TYPEHASH =
         keccak256("CancelAuthorization(address authorizer,bytes32 nonce)");
 
@@ -25,14 +28,22 @@ contract TestDollar is ERC20, EIP712 {
 
     mapping(address authorizer => mapping(bytes32 nonce => bool used)) private _authorizations;
 
+    /// @notice An authorization was used, and is worth nothing from now on.
     event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce);
+    /// @notice An authorization was cancelled, and is worth nothing from now on.
     event AuthorizationCanceled(address indexed authorizer, bytes32 indexed nonce);
 
+    /// @notice It is too early.
     error AuthorizationNotYetValid(uint256 validAfter);
+    /// @notice It is too late.
     error AuthorizationExpired(uint256 validBefore);
+    /// @notice It was used or cancelled.
     error AuthorizationSpent(address authorizer, bytes32 nonce);
+    /// @notice Only the payee receives.
     error CallerIsNotPayee(address caller, address payee);
+    /// @notice The signature is not the owner's.
     error InvalidAuthorizationSignature(address expectedSigner);
+    /// @notice A million at a time.
     error MintTooLarge(uint256 value, uint256 most);
 
     constructor() ERC20("Assay Test Dollar", "tUSD") EIP712("Assay Test Dollar", "1") {}
@@ -46,6 +57,7 @@ contract TestDollar is ERC20, EIP712 {
         return _EIP712Version();
     }
 
+    /// @notice The EIP-712 domain that authorizations are signed in.
     function DOMAIN_SEPARATOR() external view returns (bytes32) {
         return _domainSeparatorV4();
     }

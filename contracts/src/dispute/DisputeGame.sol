@@ -83,9 +83,11 @@ contract DisputeGame is ReentrancyGuardTransient {
         uint24 extension;
     }
 
+    /// @notice The inner type of a receipt.
     bytes32 public constant STATEMENT_TYPEHASH = keccak256(
         "Statement(bytes32 modelId,bytes32 promptRoot,uint32 nPrompt,bytes32 samplerHash,bytes32 outputRoot,uint32 nOutput,uint8 stopReason)"
     );
+    /// @notice What providers sign.
     bytes32 public constant RECEIPT_TYPEHASH = keccak256(
         "Receipt(Statement statement,address provider,address payer,bytes32 channelId,uint64 chargedMicroUsd,uint64 cumulative,uint64 servedAt,uint32 ttftMs,uint32 durationMs,uint8 tier,bytes32 requestId)Statement(bytes32 modelId,bytes32 promptRoot,uint32 nPrompt,bytes32 samplerHash,bytes32 outputRoot,uint32 nOutput,uint8 stopReason)"
     );
@@ -93,16 +95,23 @@ contract DisputeGame is ReentrancyGuardTransient {
     bytes32 public constant CONVICTED = bytes32(type(uint256).max);
     /// @notice Where the burned part of a stake goes.
     address public constant BURN = address(0xdEaD);
+    /// @notice Of a slashed stake, the winner's part.
     uint256 public constant CHALLENGER_PERCENT = 30;
+    /// @notice The payer's part at least.
     uint256 public constant PAYER_PERCENT = 20;
     /// @notice The payer's charge is made up from the stake to this part at most, so that a fifth of
     ///         it always burns: a provider that writes itself an absurd receipt still loses.
     uint256 public constant PAYER_PERCENT_MOST = 50;
 
+    /// @notice The registry that it made, and slashes and jails in.
     Registry public immutable REGISTRY;
+    /// @notice Who says what is true.
     IReferee public immutable REFEREE;
+    /// @notice The market's stablecoin.
     IERC20 public immutable TOKEN;
+    /// @notice Seconds after its service for which a receipt can be doubted.
     uint64 public immutable CHALLENGE_WINDOW;
+    /// @notice What a doubt costs who loses it.
     uint128 public immutable BOND;
     /// @notice Seconds that every turn has.
     uint32 public immutable RESPONSE_TIME;
@@ -120,6 +129,7 @@ contract DisputeGame is ReentrancyGuardTransient {
     /// @notice What an account is owed because a transfer to it failed.
     mapping(address account => uint256) public owed;
 
+    /// @notice A receipt is doubted: all that a provider needs in order to answer.
     event Opened(
         bytes32 indexed game,
         bytes32 indexed receiptDigest,
@@ -136,7 +146,9 @@ contract DisputeGame is ReentrancyGuardTransient {
     );
     /// @notice A node is `stage << 104 | height << 96 | op << 64 | row << 32 | index`.
     event Requested(bytes32 indexed game, uint256 node);
+    /// @notice What lies below the node that was requested.
     event Revealed(bytes32 indexed game, uint256 node, bytes32[] children);
+    /// @notice The bytes of the chunk that was requested.
     event DataRevealed(bytes32 indexed game, uint256 node, bytes data);
     /// @notice The receipt is false. `game` is zero where none was played.
     event Convicted(
@@ -155,30 +167,54 @@ contract DisputeGame is ReentrancyGuardTransient {
     event Closed(bytes32 indexed game, bytes32 indexed receiptDigest, address challenger);
     /// @notice A receipt that contradicts a convicted one is convicted with it.
     event Contradicted(bytes32 indexed receiptDigest, bytes32 indexed otherDigest);
+    /// @notice A transfer failed; the money waits.
     event Owed(address indexed account, uint256 amount);
+    /// @notice And was paid.
     event OwedPaid(address indexed account, uint256 amount);
 
+    /// @notice There is no referee.
     error ZeroAddress();
+    /// @notice A turn has no time.
     error ZeroTime();
+    /// @notice The signer was not the provider's offer key at that time.
     error NotOfferKey(address provider, address signer, uint64 servedAt);
+    /// @notice The receipt is too old to be doubted.
     error WindowClosed(uint64 servedAt, uint64 window);
+    /// @notice The receipt is known to be false.
     error AlreadyConvicted(bytes32 receiptDigest);
+    /// @notice No game convicted it.
     error NotConvicted(bytes32 receiptDigest);
+    /// @notice An answer without tokens has no trace.
     error NothingToTrace();
+    /// @notice The bytes are not the statement's sampler.
     error WrongSampler(bytes32 expected, bytes32 got);
+    /// @notice The caller doubts this receipt already.
     error GameExists(bytes32 game);
+    /// @notice No such game is open.
     error NoGame(bytes32 game);
+    /// @notice Only the provider commits itself to a trace.
     error NotTheProvider(address provider, address caller);
+    /// @notice It is the other side that must move, or another move that must be made.
     error NotTheTurn(bytes32 game, Turn turn);
+    /// @notice The clock ran out.
     error TooLate(bytes32 game, uint256 deadline);
+    /// @notice The clock still runs.
     error TooEarly(bytes32 game, uint256 deadline);
+    /// @notice The provider is committed to another trace.
     error OtherRoot(bytes32 posted, bytes32 got);
+    /// @notice What was shown is not what was committed to.
     error WrongHash(bytes32 expected, bytes32 got);
+    /// @notice A chunk of another length, or none is asked for here.
     error WrongLength(uint256 expected, uint256 got);
+    /// @notice The node has fewer children.
     error NoSuchChild(uint256 index, uint256 count);
+    /// @notice A chunk is asked for once.
     error NothingBelow(bytes32 game);
+    /// @notice The step is true.
     error StepHolds(bytes32 game);
+    /// @notice The fact does not contradict the statement.
     error FactHolds(bytes32 receiptDigest);
+    /// @notice These two receipts do not contradict each other.
     error NoEquivocation();
 
     /// @notice Makes the registry too: whom it lets slash and its whole life are then one address.

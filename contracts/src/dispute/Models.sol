@@ -15,10 +15,14 @@ contract Models {
 
     mapping(bytes32 modelId => address[]) private _pieces;
 
+    /// @notice A manifest is here for good.
     event Published(bytes32 indexed modelId, uint256 length);
 
+    /// @notice Longer than the referee reads.
     error TooLong(uint256 length, uint256 most);
+    /// @notice A manifest of no bytes.
     error Empty();
+    /// @notice The chain did not take a piece as code.
     error NotStored(uint256 piece);
 
     /// @notice Stores a manifest. Once it is stored, publishing it again only answers its id.
@@ -40,6 +44,7 @@ contract Models {
         return _pieces[modelId];
     }
 
+    /// @notice Whether a manifest is known.
     function isPublished(bytes32 modelId) external view returns (bool) {
         return _pieces[modelId].length != 0;
     }
