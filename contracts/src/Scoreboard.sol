@@ -280,11 +280,11 @@ contract Scoreboard is EIP712 {
             && r.failures == 0 && r.ttft == 0 && r.speed == 0;
     }
 
+    /// @dev Requests are what `ttft` sums to, so that none is forgotten where no count of it is.
     function _requireSound(ServiceRecord calldata record, ServiceRecord calldata previous) private pure {
         if (
             record.revenue < previous.revenue || record.promptTokens < previous.promptTokens
-                || record.outputTokens < previous.outputTokens || record.requests < previous.requests
-                || record.failures < previous.failures
+                || record.outputTokens < previous.outputTokens || record.failures < previous.failures
         ) revert Forgotten(record.channelId);
         uint256 ttft;
         uint256 speed;
@@ -299,11 +299,12 @@ contract Scoreboard is EIP712 {
         if (ttft != record.requests || speed > record.requests) revert Unsound(record.channelId);
     }
 
+    /// @dev Requests are bound by `ttft`.
     function _requireOnlyFailures(ServiceRecord calldata record, ServiceRecord calldata previous) private pure {
         if (
             record.revenue != previous.revenue || record.promptTokens != previous.promptTokens
-                || record.outputTokens != previous.outputTokens || record.requests != previous.requests
-                || record.ttft != previous.ttft || record.speed != previous.speed
+                || record.outputTokens != previous.outputTokens || record.ttft != previous.ttft
+                || record.speed != previous.speed
         ) revert NotThePayers(record.channelId);
     }
 
