@@ -43,6 +43,17 @@ pub struct Submitted {
     pub left_out: Option<Refusal>,
 }
 
+/// One transaction that brings a batch to the chain.
+struct Submission {
+    to: Address,
+    input: Vec<u8>,
+    /// The same with no part allowed to fail: what its gas is estimated by. A node finds the least gas
+    /// that the whole succeeds with, and a part that may fail succeeds with too little.
+    strict: Option<Vec<u8>>,
+    /// Why the records stay behind, if they do.
+    left_out: Option<Refusal>,
+}
+
 impl Market {
     /// Signs a batch as the receiver's authorizer of every channel in it.
     pub fn sign_claims(&self, authorizer: &Key, claims: &[Claim]) -> SignedClaims {
@@ -62,8 +73,16 @@ impl Market {
         claims: &SignedClaims,
         service: Option<&ServicePost>,
     ) -> Result<Submitted, ChainError> {
-        let (to, input, left_out) = self.submission(claims, service).await?;
-        let mined = self.chain.send("claim", key, to, input).await?;
+        let Submission {
+            to,
+            input,
+            strict,
+            left_out,
+        } = self.submission(claims, service).await?;
+        let mined = self
+            .chain
+            .send_estimated("claim", key, to, input, strict)
+            .await?;
         let mut submitted = Submitted {
             claimed: named(
                 &mined,
@@ -95,11 +114,11 @@ impl Market {
         claims: &SignedClaims,
         service: Option<&ServicePost>,
     ) -> Result<u64, ChainError> {
-        let (to, input, _) = self.submission(claims, service).await?;
+        let submission = self.submission(claims, service).await?;
         let request = TransactionRequest::default()
             .with_from(from)
-            .with_to(to)
-            .with_input(input);
+            .with_to(submission.to)
+            .with_input(submission.strict.unwrap_or(submission.input));
         let gas = self.chain.provider.estimate_gas(request).await;
         gas.map_err(|e| from_rpc("claim", e))
     }
@@ -112,20 +131,20 @@ impl Market {
     ) -> Result<Vec<Result<(), Refusal>>, ChainError> {
         let mut told = vec![Ok(()); claims.len()];
         // As a rule all of them are good, and one call says so; else halves are tried, down to single rows.
-        let mut open = vec![0..claims.len()];
-        while let Some(rows) = open.pop() {
-            if rows.is_empty() {
+        let mut open = vec![(0, claims.len())];
+        while let Some((start, end)) = open.pop() {
+            if start == end {
                 continue;
             }
-            let Err(why) = self.try_batch(&claims[rows.clone()]).await? else {
+            let Err(why) = self.try_batch(&claims[start..end]).await? else {
                 continue;
             };
-            if rows.len() == 1 {
-                told[rows.start] = Err(why);
+            if end - start == 1 {
+                told[start] = Err(why);
                 continue;
             }
-            let middle = rows.start + rows.len() / 2;
-            open.extend([rows.start..middle, middle..rows.end]);
+            let middle = start + (end - start) / 2;
+            open.extend([(start, middle), (middle, end)]);
         }
         Ok(told)
     }
@@ -147,18 +166,23 @@ impl Market {
         }
     }
 
-    /// Where to send what, and why the records stay behind, if they do.
     async fn submission(
         &self,
         claims: &SignedClaims,
         service: Option<&ServicePost>,
-    ) -> Result<(Address, Vec<u8>, Option<Refusal>), ChainError> {
+    ) -> Result<Submission, ChainError> {
         let count = claims.claims.len();
         if count == 0 || count > CLAIMS_MAX {
             return Err(ChainError::BatchSize(count, CLAIMS_MAX));
         }
+        let channels = self.deployment().channels;
         let claim = claim_call(claims)?.abi_encode();
-        let alone = |left_out| (self.deployment().channels, claim.clone(), left_out);
+        let alone = |left_out| Submission {
+            to: channels,
+            input: claim.clone(),
+            strict: None,
+            left_out,
+        };
         let Some(post) = service.filter(|post| !post.entries.is_empty()) else {
             return Ok(alone(None));
         };
@@ -166,34 +190,35 @@ impl Market {
         if self.chain.code(MULTICALL3).await?.is_empty() {
             return Ok(alone(None));
         }
-        let call = |target, may_fail, input: Vec<u8>| IMulticall3::Call3 {
+        let post = post.call()?.abi_encode();
+        let call = |target, may_fail, input: &[u8]| IMulticall3::Call3 {
             target,
             allowFailure: may_fail,
-            callData: Bytes::from(input),
+            callData: Bytes::copy_from_slice(input),
         };
-        // The claim must go through or none of it; a record that is late must not stop it.
-        let both = IMulticall3::aggregate3Call {
+        let both = |claim_may_fail, post_may_fail| IMulticall3::aggregate3Call {
             calls: vec![
-                call(self.deployment().channels, true, claim.clone()),
-                call(scoreboard, true, post.call()?.abi_encode()),
+                call(channels, claim_may_fail, &claim),
+                call(scoreboard, post_may_fail, &post),
             ],
         };
-        let results = self.chain.view("claim", MULTICALL3, both).await?;
+        let results = self
+            .chain
+            .view("claim", MULTICALL3, both(true, true))
+            .await?;
         match results.as_slice() {
             [claimed, _] if !claimed.success => Err(ChainError::Refused {
                 what: "claim",
                 why: Box::new(Refusal::decode(&claimed.returnData)),
             }),
             [_, posted] if !posted.success => Ok(alone(Some(Refusal::decode(&posted.returnData)))),
-            _ => {
-                let both = IMulticall3::aggregate3Call {
-                    calls: vec![
-                        call(self.deployment().channels, false, claim),
-                        call(scoreboard, true, post.call()?.abi_encode()),
-                    ],
-                };
-                Ok((MULTICALL3, both.abi_encode(), None))
-            }
+            // The claim must go through or none of it; a record that is late by then must not stop it.
+            _ => Ok(Submission {
+                to: MULTICALL3,
+                input: both(false, true).abi_encode(),
+                strict: Some(both(false, false).abi_encode()),
+                left_out: None,
+            }),
         }
     }
 

@@ -84,7 +84,20 @@ impl Chain {
         to: Address,
         input: Vec<u8>,
     ) -> Result<Mined, ChainError> {
-        self.transact(what, key, TxKind::Call(to), input.into())
+        self.send_estimated(what, key, to, input, None).await
+    }
+
+    /// The same, with the gas that another input would take.
+    pub(crate) async fn send_estimated(
+        &self,
+        what: &'static str,
+        key: &Key,
+        to: Address,
+        input: Vec<u8>,
+        estimated: Option<Vec<u8>>,
+    ) -> Result<Mined, ChainError> {
+        let estimated = estimated.map(Bytes::from);
+        self.transact(what, key, TxKind::Call(to), input.into(), estimated)
             .await
     }
 
@@ -95,7 +108,7 @@ impl Chain {
         key: &Key,
         initcode: Vec<u8>,
     ) -> Result<Mined, ChainError> {
-        self.transact(what, key, TxKind::Create, initcode.into())
+        self.transact(what, key, TxKind::Create, initcode.into(), None)
             .await
     }
 
@@ -105,6 +118,7 @@ impl Chain {
         key: &Key,
         to: TxKind,
         input: Bytes,
+        estimated: Option<Bytes>,
     ) -> Result<Mined, ChainError> {
         let mut request = TransactionRequest::default()
             .with_from(key.address())
@@ -116,7 +130,10 @@ impl Chain {
             let mut lane = lane.lock().await;
             let gas = self
                 .provider
-                .estimate_gas(request.clone())
+                .estimate_gas(match estimated {
+                    Some(input) => request.clone().with_input(input),
+                    None => request.clone(),
+                })
                 .await
                 .map_err(|e| from_rpc(what, e))?;
             let (max_fee_per_gas, max_priority_fee_per_gas) = self.fees(what).await?;

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use alloy_primitives::{B256, keccak256};
 use alloy_sol_types::{SolEventInterface, SolInterface};
 use assay_chain::abi::{
-    IChannels, ICollector, IDisputeGame, IModels, IPayoutVault, IReferee, IRegistry, ITestDollar,
+    IChannels, ICollector, IDisputeGame, IModels, IPayoutVault, IReferee, IRegistry,
+    IReputationAdapter, IScoreboard, ITestDollar,
 };
 use serde_json::Value;
 
@@ -115,6 +116,19 @@ fn rust_and_solidity_name_the_same_things() {
     check::<IDisputeGame::IDisputeGameCalls, IDisputeGame::IDisputeGameErrors>(
         "DisputeGame",
         &hashes::<IDisputeGame::IDisputeGameEvents>(IDisputeGame::IDisputeGameEvents::SELECTORS),
+    );
+    check::<IScoreboard::IScoreboardCalls, IScoreboard::IScoreboardErrors>(
+        "Scoreboard",
+        &hashes::<IScoreboard::IScoreboardEvents>(IScoreboard::IScoreboardEvents::SELECTORS),
+    );
+    check::<
+        IReputationAdapter::IReputationAdapterCalls,
+        IReputationAdapter::IReputationAdapterErrors,
+    >(
+        "ReputationAdapter",
+        &hashes::<IReputationAdapter::IReputationAdapterEvents>(
+            IReputationAdapter::IReputationAdapterEvents::SELECTORS,
+        ),
     );
     // Their refusals mean a proof that does not verify; they are shown as bytes.
     for (name, selectors) in [

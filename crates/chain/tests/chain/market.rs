@@ -25,7 +25,7 @@ pub(crate) fn on_every_chain<F: Future<Output = ()>>(case: impl Fn(Arc<Scene>) -
 }
 
 impl Scene {
-    async fn voucher(&self, salt: u8, most: u64, claimed: u64) -> Claim {
+    pub(crate) async fn voucher(&self, salt: u8, most: u64, claimed: u64) -> Claim {
         let config = self.config(salt).await;
         let voucher = Voucher {
             channel_id: self.market.channel_id(&config).expect("a valid config"),
@@ -40,7 +40,7 @@ impl Scene {
         }
     }
 
-    async fn open(&self, salt: u8, amount: u64) {
+    pub(crate) async fn open(&self, salt: u8, amount: u64) {
         let config = self.config(salt).await;
         self.market
             .open_channel(&self.payer, &config, MicroUsd(amount))

@@ -6,10 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy::eips::eip2718::Encodable2718;
 use alloy::providers::Provider;
 use alloy::rpc::types::BlockNumberOrTag;
-use alloy_primitives::U256;
-use assay_chain::{Chain, DeployParams, EmbeddedConfig, Key, Market};
+use alloy_primitives::{TxKind, U256};
+use assay_chain::{Chain, DeployParams, EmbeddedConfig, Key, Market, Patience};
 use assay_protocol::channel::ChannelConfig;
 use assay_protocol::{Address, B256, MicroUsd, Timestamp};
 
@@ -106,6 +108,46 @@ impl Net {
                 Chain::attach(embedded).await.expect("it answers")
             }
         }
+    }
+
+    /// The same chain as another process with these bounds sees it; none where it has no url.
+    pub(crate) async fn with_patience(&self, patience: Patience) -> Option<Chain> {
+        let (Time::Anvil { url, .. } | Time::Served { url, .. }) = &self.time else {
+            return None;
+        };
+        let chain = Chain::connect_with(std::slice::from_ref(url), patience).await;
+        Some(chain.expect("it answers"))
+    }
+
+    /// Puts a contract on the chain that is none of ours.
+    pub(crate) async fn put_code(&self, runtime: &[u8]) -> Address {
+        let key = self.key().await;
+        let length = u8::try_from(runtime.len()).expect("it is small");
+        // PUSH1 length, PUSH1 offset, PUSH0, CODECOPY, PUSH1 length, PUSH0, RETURN
+        let mut creation = vec![0x60, length, 0x60, 10, 0x5f, 0x39, 0x60, length, 0x5f, 0xf3];
+        creation.extend_from_slice(runtime);
+        let fee = match self.time {
+            Time::Anvil { .. } => 10_000_000_000,
+            _ => 0,
+        };
+        let transaction = TxEip1559 {
+            chain_id: self.chain.chain_id(),
+            gas_limit: 1_000_000,
+            max_fee_per_gas: fee,
+            to: TxKind::Create,
+            input: creation.into(),
+            ..TxEip1559::default()
+        };
+        let bytes = key.sign_digest(transaction.signature_hash()).0;
+        let signature = alloy_primitives::Signature::from_raw(bytes.as_slice()).expect("65 bytes");
+        let raw = TxEnvelope::from(transaction.into_signed(signature)).encoded_2718();
+        let sent = self.chain.provider().send_raw_transaction(&raw).await;
+        let receipt = sent
+            .expect("it is valid")
+            .get_receipt()
+            .await
+            .expect("it is mined");
+        receipt.contract_address.expect("it made a contract")
     }
 
     /// A key that can pay for gas.
