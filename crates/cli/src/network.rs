@@ -156,3 +156,25 @@ fn lacking(account: Address, has: MicroUsd, wants: MicroUsd) -> anyhow::Error {
         "send it stablecoins, or add --mint where the stablecoin is the test dollar",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_found_by_their_names_and_numbers() {
+        for name in ["base-sepolia", "Base-Sepolia", "84532"] {
+            assert_eq!(by_name(name).unwrap().chain_id, 84_532, "{name}");
+        }
+        assert!(by_name("atlantis").is_err());
+        assert!(is_development(31_337) && !is_development(8_453) && !is_development(4_242));
+    }
+
+    #[test]
+    fn wei_are_worth_what_a_coin_is() {
+        let milli = 1_000_000_000_000_000;
+        assert_eq!(worth(milli, 3_000_000_000), Some(MicroUsd(3_000_000)));
+        assert_eq!(worth(milli, 0), None);
+        assert_eq!(worth(u128::MAX, 2), None);
+    }
+}

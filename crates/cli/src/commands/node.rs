@@ -40,7 +40,7 @@ enum Action {
     /// Leave the jail of a conviction, once its time is over and the minimum stake in place
     Release(owner::OwnerArgs),
     /// Add to the stake
-    AddStake(owner::StakeArgs),
+    AddStake(owner::AddStakeArgs),
     /// Begin to take back stake; it can still be slashed until the unbonding period is over
     Unbond(owner::StakeArgs),
     /// Take the stake whose unbonding period is over

@@ -341,3 +341,53 @@ fn write(args: &DeployArgs, home: &Home, deployment: &Deployment) -> Result<()> 
     println!("next: assay chain verify");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: DeployArgs,
+    }
+
+    fn rules(chain_id: u64, flags: &[&str]) -> Result<DeployParams> {
+        let words = [&["deploy", "--rpc-url", "http://127.0.0.1:1"], flags].concat();
+        params(&Line::parse_from(words).args, chain_id)
+    }
+
+    #[test]
+    fn a_real_network_has_its_own_stablecoin_and_real_clocks() {
+        let base_sepolia = rules(84_532, &[]).unwrap();
+        let usdc = "0x036CbD53842c5426634e7929541eC2318f3dCF7e";
+        assert_eq!(base_sepolia.token.unwrap().to_string(), usdc);
+        assert_eq!(base_sepolia.unbonding_s, 7 * 24 * 60 * 60);
+        assert_eq!(base_sepolia.min_stake, MicroUsd(10_000_000));
+        let worthless = rules(84_532, &["--test-dollar"]).unwrap();
+        assert_eq!((worthless.token, worthless.unbonding_s), (None, 604_800));
+    }
+
+    #[test]
+    fn an_unknown_network_gets_no_test_dollar_unless_somebody_asks() {
+        let refused = rules(4_242, &[]).unwrap_err().to_string();
+        assert!(refused.contains("not known"), "{refused}");
+        let asked = rules(4_242, &["--test-dollar"]).unwrap();
+        assert_eq!((asked.token, asked.unbonding_s), (None, 604_800));
+        let named = format!("0x{}", "11".repeat(20));
+        let named = rules(4_242, &["--token", &named]).unwrap();
+        assert_eq!(named.token, Some(Address::repeat_byte(0x11)));
+    }
+
+    #[test]
+    fn a_development_chain_has_a_test_dollar_and_short_clocks() {
+        let short = rules(31_337, &["--min-stake", "12"]).unwrap();
+        assert_eq!((short.token, short.unbonding_s), (None, 180));
+        assert_eq!(short.min_stake, MicroUsd(12_000_000));
+        assert_eq!(
+            rules(31_337, &["--real-clocks"]).unwrap().unbonding_s,
+            604_800
+        );
+    }
+}

@@ -54,6 +54,15 @@ pub(super) struct StakeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct AddStakeArgs {
+    #[command(flatten)]
+    stake: StakeArgs,
+    /// Mint it where the stablecoin is the test dollar
+    #[arg(long)]
+    mint: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct PayoutArgs {
     #[command(flatten)]
     owner: OwnerArgs,
@@ -256,11 +265,12 @@ pub(super) async fn release(args: OwnerArgs, home: &Home) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn add_stake(args: StakeArgs, home: &Home) -> Result<()> {
-    let (market, owner, provider) = args.owner.registered(home).await?;
-    network::funds(&market, &owner, args.amount, false).await?;
-    market.add_stake(&owner, args.amount).await?;
-    let total = provider.stake.checked_add(args.amount)?;
+pub(super) async fn add_stake(args: AddStakeArgs, home: &Home) -> Result<()> {
+    let amount = args.stake.amount;
+    let (market, owner, provider) = args.stake.owner.registered(home).await?;
+    network::funds(&market, &owner, amount, args.mint).await?;
+    market.add_stake(&owner, amount).await?;
+    let total = provider.stake.checked_add(amount)?;
     println!("{} at stake", output::usd(total));
     Ok(())
 }
@@ -302,10 +312,7 @@ pub(super) async fn withdraw_stake(args: OwnerArgs, home: &Home) -> Result<()> {
 pub(super) async fn set_payout(args: PayoutArgs, home: &Home) -> Result<()> {
     let (market, owner, _) = args.owner.registered(home).await?;
     market.update_payout(&owner, args.payout).await?;
-    println!(
-        "payouts go to {} from now on, also those that wait in the vault",
-        args.payout
-    );
+    println!("released payouts go to {} from now on", args.payout);
     Ok(())
 }
 

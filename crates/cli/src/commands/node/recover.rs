@@ -53,7 +53,7 @@ pub(super) async fn run(args: RecoverArgs, home: &Home) -> Result<()> {
         "vouchers of the lost ledger are given up, unless their payers resend them; what was claimed is safe in the vault"
     );
     println!(
-        "the old offer key may still be asked to defend its receipts until their window is over: keep its file"
+        "answers of the old offer key are still defended, from the evidence that lies beside the ledger"
     );
     println!("next: see that the new offer key can pay for gas, then assay node run");
     Ok(())
