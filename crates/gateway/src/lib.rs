@@ -45,6 +45,7 @@ pub use lanes::LaneStatus;
 pub use ledgers::{LedgersError, Recovered, create_ledgers, recover};
 pub use prior::ChainsWord;
 pub use record::{Bench, ProviderRecord, Rest};
+pub use records::PostError;
 pub use routing::RoutingPolicy;
 pub use server::{RunningGateway, StartError, start};
 pub use status::{LastRoute, ModelStatus, OfferStatus, ProviderStatus, Status};

@@ -42,7 +42,7 @@ pub struct RunningGateway {
 }
 
 /// Starts a gateway over ledgers that are there (see [`crate::create_ledgers`]); when this returns it listens, has asked
-/// every registered node for its offers, and has compared its lanes with the chain.
+/// every registered node for its offers, and has compared its lanes with the chain if that answers.
 pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> {
     let opening = ledgers::open(&config.data_dir, &config.market, config.payer.address());
     let (ledger, store) = opening.await?;
@@ -80,7 +80,9 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
     };
     let gateway = Arc::new(Gateway::new(config, parts)?);
     discovery::look(&gateway).await;
-    care::look(&gateway).await;
+    // A chain that takes its time keeps nobody from starting: the look is taken up again in the background.
+    let first_look = care::look(&gateway);
+    let _ = tokio::time::timeout(gateway.limits().chain.look, first_look).await;
     gateway.tasks().spawn(discovery::run(gateway.clone()));
     gateway.tasks().spawn(care::run(gateway.clone()));
     gateway.tasks().spawn(records::run(gateway.clone()));

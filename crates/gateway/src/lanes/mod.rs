@@ -2,6 +2,8 @@
 //! file keeps them off the async threads. How lanes meet the chain stands in `lanes/funding.rs`.
 
 mod funding;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -7,4 +7,5 @@ mod common;
 mod disputes;
 mod misbehaviour;
 mod optimistic;
+mod settlement;
 mod thin_line;

@@ -142,6 +142,10 @@ impl Lane {
             };
         }
         let unclaimed = MicroUsd(seen.balance.0.saturating_sub(seen.claimed.0));
+        if self.last.is_some() {
+            // What its request costs is known soon.
+            return Step::Nothing;
+        }
         match seen.withdrawal {
             Some(withdrawal) if withdrawal.ready_at <= seen.now => Step::TakeBack,
             Some(_) => Step::Nothing,
@@ -295,6 +299,8 @@ mod tests {
             (LaneState::Quarantined, MicroUsd(7))
         );
         assert!(done.settled(id(1), MicroUsd(7)).is_err());
+        assert_eq!(closed.step(&seen(100)), Step::Nothing);
+        assert_eq!(done.step(&seen(100)), Step::AskBack(MicroUsd(100)));
         let failed = closed.failed(id(1)).unwrap();
         assert_eq!(failed.service.failures, 1);
         assert!(failed.failed(id(1)).is_err());

@@ -12,7 +12,7 @@ use assay_protocol::{Address, Domain, MicroUsd, Receipt, Signed, TokenId};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -103,7 +103,8 @@ impl Drop for TamperProxy {
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let paid = parts.headers.contains_key(x402::PAYMENT_SIGNATURE);
+    // A refund is asked for with a GET, and passed on.
+    let paid = parts.method == Method::POST && parts.headers.contains_key(x402::PAYMENT_SIGNATURE);
     let tamper = lock(&shared.tamper).clone();
     if paid {
         *lock(&shared.paid_requests) += 1;
