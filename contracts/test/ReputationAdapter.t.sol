@@ -89,6 +89,23 @@ contract ReputationAdapterTest is Scores {
         told(1, "responseTime", 250, 0);
     }
 
+    function test_a_provider_that_answered_nothing_has_no_time_and_one_that_nobody_asked_no_uptime() public {
+        Channels.ChannelConfig memory c = config(1);
+        Scoreboard.ServiceRecord memory said;
+        (said.channelId, said.failures) = (channels.getChannelId(c), 5);
+        report(c, said, none());
+        linkAs(OWNER, agent);
+        adapter.publish(OWNER);
+        eq(feedbacks.count(agent), 0, "a payer's word alone is no figure");
+        vm.warp(block.timestamp + PERIOD);
+        Scoreboard.ServiceRecord memory signed;
+        (signed.channelId, signed.failures) = (said.channelId, 6);
+        post(c, signed, said);
+        adapter.publish(OWNER);
+        eq(feedbacks.count(agent), 1, "one figure");
+        told(0, "uptime", 0, 2);
+    }
+
     function test_every_class_of_times_has_its_upper_end() public {
         uint16[8] memory below = [100, 250, 500, 1000, 2000, 4000, 8000, 16_000];
         Channels.ChannelConfig memory c = config(1);

@@ -181,6 +181,16 @@ contract ScoreboardTest is Scores {
         board.ttftQuantile(OWNER, 101);
     }
 
+    function test_a_quantile_that_falls_between_two_requests_is_the_later_ones() public {
+        Channels.ChannelConfig memory c = config(1);
+        Scoreboard.ServiceRecord memory r = answers(c, 3, 0, 0);
+        r.ttft = counts([uint32(1), 1, 1, 0, 0, 0, 0, 0]);
+        post(c, r, none());
+        eq(board.ttftQuantile(OWNER, 33), 0, "not all of the first");
+        eq(board.ttftQuantile(OWNER, 34), 1, "a little more than the first");
+        eq(board.ttftQuantile(OWNER, 67), 2, "a little more than two");
+    }
+
     function test_a_class_that_is_full_stops_counting_and_no_other_does() public {
         Scoreboard.ServiceRecord memory r;
         for (uint256 i = 1; i <= 3; ++i) {
