@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::claims::Board;
 use crate::conduct::Conduct;
 use crate::config::Limits;
 use crate::defence::Games;
@@ -29,6 +30,8 @@ pub(crate) struct App {
     /// The engines, one a ware, in the same order.
     pub(crate) workers: Vec<Worker>,
     pub(crate) till: Arc<Till>,
+    /// Claims on their way.
+    pub(crate) board: Board,
     /// What stands behind signed receipts.
     pub(crate) keep: Arc<Keep>,
     /// Disputes about them.

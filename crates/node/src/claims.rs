@@ -1,23 +1,36 @@
-//! Vouchers become money: claims are batched by value and age, sent with our signature, and moved on into the vault.
-//! Claims state totals, so sending one twice pays once.
+//! Vouchers become money: what is due and pays is tried, signed and sent, moved on into the vault, and released from
+//! it. Claims state totals, so sending one twice pays once. Without money for gas the signed claims wait where anybody
+//! can take them to the chain.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use assay_chain::{ChainError, Claim};
-use assay_payments::payee::ClaimPolicy;
-use assay_payments::{LedgerError, PayeeLedger};
-use assay_protocol::{B256, MicroUsd};
+use assay_chain::{ChainError, Claim, ServicePost, SignedClaims};
+use assay_payments::LedgerError;
+use assay_payments::payee::Account;
+use assay_payments::payee_claims::{ClaimPolicy, GasPrice, due, pays};
+use assay_protocol::{B256, MicroUsd, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::clock::now;
 use crate::config::ClaimConfig;
+use crate::records;
 use crate::till::Till;
+use crate::watch::{self, WatchError};
 
 /// The longest pause after claims that failed.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Rows in one transaction, whatever the policy says.
+const ROWS_MAX: usize = 200;
+/// Signed batches that wait for gas.
+const WAITING_MAX: usize = 16;
+/// What moving claims into the vault, and out of it, takes about.
+const COLLECT_GAS: u64 = 150_000;
+const RELEASE_GAS: u64 = 150_000;
 
 /// What a node has earned, and where the money is. All in micro-USD.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +49,47 @@ pub struct Earnings {
     pub held: MicroUsd,
     pub requests: u64,
     pub output_tokens: u64,
+    /// Channels whose signed claims wait for somebody to pay the gas: `/assay/v1/claims`.
+    #[serde(default)]
+    pub claims_without_gas: u64,
+    /// Deposits of payers that a reorganization could still take back.
+    #[serde(default)]
+    pub deposits_settling: u64,
+    /// Channels whose payers have signed a record of service, and of these, how many are posted as they are.
+    #[serde(default)]
+    pub records: u64,
+    #[serde(default)]
+    pub records_posted: u64,
+}
+
+/// Claims on their way, in memory only: every voucher behind them is on disk.
+#[derive(Default)]
+pub(crate) struct Board(Mutex<Waiting>, AtomicBool);
+
+#[derive(Default)]
+struct Waiting {
+    /// Signed, and nobody paid the gas.
+    batches: Vec<SignedClaims>,
+    /// Rows that the contract refuses, so that each is named once.
+    refused: HashSet<B256>,
+    /// Since when claimed money is not in the vault, and vault money not released.
+    unsettled_since: Option<Timestamp>,
+    releasable_since: Option<Timestamp>,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn waiting(&self) -> Vec<SignedClaims> {
+        self.lock().batches.clone()
+    }
+
+    /// True the first time, until there was gas again.
+    fn is_news(&self, empty: bool) -> bool {
+        self.1.swap(empty, Ordering::Relaxed) != empty
+    }
 }
 
 /// Why a round of claims came to nothing.
@@ -47,18 +101,44 @@ pub(crate) enum ClaimError {
     Ledger(#[from] LedgerError),
 }
 
+impl From<WatchError> for ClaimError {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Chain(error) => error.into(),
+            WatchError::Ledger(error) => error.into(),
+        }
+    }
+}
+
 pub(crate) async fn earnings(app: &App) -> Result<Earnings, ChainError> {
     let pending = app.till.market.pending_payout(app.provider).await?;
-    let (charged, unclaimed) = app.till.with_ledger(|ledger| ledger.totals()).await;
+    let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
+    let (totals, deposits, records, posted) = app
+        .till
+        .with_ledger(|ledger| {
+            let is_posted = |row: &&_| {
+                let row: &assay_payments::payee_records::RecordRow = row;
+                row.posted == Some(row.record.body)
+            };
+            let posted = ledger.records().filter(is_posted).count();
+            let deposits = ledger.deposits().count();
+            (ledger.totals(), deposits, ledger.records().count(), posted)
+        })
+        .await;
+    let batches = app.board.waiting();
     Ok(Earnings {
-        charged,
-        unclaimed,
+        charged: totals.0,
+        unclaimed: totals.1,
         unsettled: pending.unsettled,
         waiting: pending.waiting,
         releasable: pending.releasable,
         held: pending.held,
-        requests: app.pace.answered.load(std::sync::atomic::Ordering::Relaxed),
-        output_tokens: app.pace.tokens.load(std::sync::atomic::Ordering::Relaxed),
+        requests: app.pace.answered.load(Ordering::Relaxed),
+        output_tokens: app.pace.tokens.load(Ordering::Relaxed),
+        claims_without_gas: batches.iter().map(|batch| count(batch.claims.len())).sum(),
+        deposits_settling: count(deposits),
+        records: count(records),
+        records_posted: count(posted),
     })
 }
 
@@ -80,79 +160,261 @@ pub(crate) async fn run(app: Arc<App>, config: ClaimConfig, stop: CancellationTo
     }
 }
 
-/// Claims whatever is charged, whatever it costs: for a shutdown.
-pub(crate) async fn all(app: &App) -> Result<MicroUsd, ClaimError> {
-    let policy = ClaimPolicy {
-        value: MicroUsd(0),
-        age_s: 0,
-        batch_max: usize::MAX,
-    };
-    round(app, &policy).await
+/// Claims whatever brings more than its gas costs: for a shutdown, or an owner who asks.
+pub(crate) async fn all(app: &App, policy: &ClaimPolicy) -> Result<MicroUsd, ClaimError> {
+    round(app, &policy.at_once()).await
 }
 
-/// One round: claims what is due, moves it into the vault, and releases what has waited long enough.
+/// One round: hears the chain, claims what is due and pays, moves it into the vault, and releases what has waited long
+/// enough.
 async fn round(app: &App, policy: &ClaimPolicy) -> Result<MicroUsd, ClaimError> {
-    let claimed = claim(&app.till, policy).await?;
-    let pending = app.till.market.pending_payout(app.provider).await?;
-    if pending.unsettled > MicroUsd::ZERO {
-        app.till
-            .market
-            .collect(&app.till.relay, app.provider)
-            .await?;
-    }
-    if pending.releasable > MicroUsd::ZERO {
-        app.till
-            .market
-            .release(&app.till.relay, app.provider)
-            .await?;
-    }
+    watch::round(&app.till).await?;
+    let price = app.till.gas_price().await?;
+    let claimed = claim(app, policy, &price).await?;
+    settle(app, policy, &price).await?;
     Ok(claimed)
 }
 
-async fn claim(till: &Arc<Till>, policy: &ClaimPolicy) -> Result<MicroUsd, ClaimError> {
-    let policy_now = *policy;
-    let due = till
-        .with_ledger(move |ledger| {
-            ledger
-                .due(&policy_now, now())
-                .into_iter()
-                .cloned()
-                .collect::<Vec<_>>()
-        })
-        .await;
-    let (mut claims, mut known, mut value) = (Vec::new(), Vec::new(), 0u64);
-    for account in due {
-        // The chain's word counts: an earlier claim may have gone through although its answer was lost.
-        let chain = till.read_channel(account.channel_id).await?;
-        known.push((account.channel_id, chain.claimed));
-        let total = account.charged.min(chain.balance);
-        if total < account.charged {
-            tracing::error!(channel = %account.channel_id, charged = %account.charged, balance = %chain.balance,
-                "a channel holds less than was charged on it");
-        }
-        if total > chain.claimed {
-            value = value.saturating_add(total.0 - chain.claimed.0);
-            claims.push(Claim {
-                config: account.config,
-                voucher: account.voucher,
-                total_claimed: total,
-            });
-        }
+/// Moves money on as far as that pays. Needs gas of our own; who has none waits for somebody who collects for it.
+async fn settle(app: &App, policy: &ClaimPolicy, price: &GasPrice) -> Result<(), ClaimError> {
+    let (market, relay) = (&app.till.market, &app.till.relay);
+    let pending = market.pending_payout(app.provider).await?;
+    let (unsettled_since, releasable_since) = {
+        let mut waiting = app.board.lock();
+        let since = |amount: MicroUsd, since: Option<Timestamp>| {
+            (amount > MicroUsd::ZERO).then(|| since.unwrap_or_else(now))
+        };
+        waiting.unsettled_since = since(pending.unsettled, waiting.unsettled_since);
+        waiting.releasable_since = since(pending.releasable, waiting.releasable_since);
+        (waiting.unsettled_since, waiting.releasable_since)
+    };
+    let pays = |amount: MicroUsd, since, gas| {
+        amount > MicroUsd::ZERO && price.cost(gas) <= policy.budget(amount, since, now())
+    };
+    let collects = pays(pending.unsettled, unsettled_since, COLLECT_GAS);
+    let releases = pays(pending.releasable, releasable_since, RELEASE_GAS);
+    if !collects && !releases || !has_gas(app, price, COLLECT_GAS).await? {
+        return Ok(());
     }
-    mark(till, known).await?;
-    for batch in claims.chunks(policy.batch_max.clamp(1, 100)) {
-        let mined = till.market.claim(&till.relay, &till.relay, batch).await?;
-        let totals = batch
-            .iter()
-            .map(|claim| (claim.voucher.voucher.channel_id, claim.total_claimed))
-            .collect();
-        mark(till, totals).await?;
-        tracing::info!(channels = batch.len(), transaction = %mined.hash, "claimed");
+    if collects {
+        market.collect(relay, app.provider).await?;
     }
-    Ok(MicroUsd(value))
+    if releases {
+        market.release(relay, app.provider).await?;
+    }
+    Ok(())
 }
 
-async fn mark(till: &Arc<Till>, totals: Vec<(B256, MicroUsd)>) -> Result<(), LedgerError> {
-    till.with_ledger(move |ledger: &mut PayeeLedger| ledger.mark_claimed(&totals))
+/// Whether our own key can pay for so much gas.
+async fn has_gas(app: &App, price: &GasPrice, gas: u64) -> Result<bool, ChainError> {
+    if price.wei == 0 {
+        return Ok(true);
+    }
+    // What is offered has slack, in gas and in price.
+    let needed = u128::from(gas).saturating_mul(price.wei).saturating_mul(3) / 2;
+    let market = &app.till.market;
+    Ok(market
+        .chain()
+        .coin_balance(app.till.relay.address())
+        .await?
+        >= needed)
+}
+
+async fn claim(app: &App, policy: &ClaimPolicy, price: &GasPrice) -> Result<MicroUsd, ClaimError> {
+    let till = &app.till;
+    // The chain's word counts: an earlier claim may have gone through unheard, or somebody else sent it.
+    let mut ids: BTreeSet<B256> = {
+        let ledger = till.ledger();
+        let due = due(ledger.accounts(), policy, price, now());
+        due.iter().map(|account| account.channel_id).collect()
+    };
+    let shown = app.board.waiting();
+    let rows = shown.iter().flat_map(|batch| &batch.claims);
+    ids.extend(rows.map(|claim| claim.voucher.voucher.channel_id));
+    if ids.is_empty() {
+        return Ok(MicroUsd::ZERO);
+    }
+    watch::read(till, ids.iter().copied().collect()).await?;
+    let due: Vec<Account> = {
+        let ledger = till.ledger();
+        let accounts = ids.iter().filter_map(|id| ledger.account(id));
+        due(accounts, policy, price, now())
+            .into_iter()
+            .cloned()
+            .collect()
+    };
+    let mut claimed = 0u64;
+    let mut waiting = Vec::new();
+    for batch in due.chunks(policy.batch_max.clamp(1, ROWS_MAX)) {
+        match send(app, policy, price, batch).await? {
+            Sent::Claimed(value) => claimed = claimed.saturating_add(value.0),
+            Sent::NoGas(signed) => waiting.push(signed),
+            Sent::NotNow => {}
+        }
+    }
+    waiting.truncate(WAITING_MAX);
+    app.board.lock().batches = waiting;
+    Ok(MicroUsd(claimed))
+}
+
+/// What became of a batch.
+enum Sent {
+    Claimed(MicroUsd),
+    /// Signed; our own key cannot pay.
+    NoGas(SignedClaims),
+    /// Nothing in it holds, or the gas is too dear after all.
+    NotNow,
+}
+
+async fn send(
+    app: &App,
+    policy: &ClaimPolicy,
+    price: &GasPrice,
+    accounts: &[Account],
+) -> Result<Sent, ClaimError> {
+    let till = &app.till;
+    let rows: Vec<(&Account, Claim)> = accounts
+        .iter()
+        .map(|account| (account, row(account)))
+        .collect();
+    let rows = tried(app, rows).await?;
+    if rows.is_empty() {
+        return Ok(Sent::NotNow);
+    }
+    let claims: Vec<Claim> = rows.iter().map(|(_, claim)| *claim).collect();
+    let signed = till.market.sign_claims(&till.relay, &claims);
+    let from = till.relay.address();
+    let affordable = |gas: u64| {
+        let accounts = rows.iter().map(|(account, _)| *account);
+        pays(accounts, policy, price.cost(gas), now())
+    };
+    let alone = till.market.claims_gas(from, &signed, None).await?;
+    if !affordable(alone) {
+        tracing::debug!(
+            gas = alone,
+            "claiming costs more than it may; the vouchers wait"
+        );
+        return Ok(Sent::NotNow);
+    }
+    if !has_gas(app, price, alone).await? {
+        if app.board.is_news(true) {
+            tracing::error!(address = %from, "no coins for gas: send some to this address, or have the claims submitted by anybody: `assay chain relay --node URL`");
+        }
+        return Ok(Sent::NoGas(signed));
+    }
+    let post = records_with(app, &claims, &signed, affordable).await;
+    let submitted = match till
+        .market
+        .submit_claims(&till.relay, &signed, post.as_ref())
         .await
+    {
+        Ok(submitted) => submitted,
+        Err(ChainError::Rpc(why)) if why.contains("insufficient funds") => {
+            if app.board.is_news(true) {
+                tracing::error!(address = %from, why, "no coins for gas: send some to this address");
+            }
+            return Ok(Sent::NoGas(signed));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    app.board.is_news(false);
+    if let Some(why) = &submitted.left_out {
+        tracing::warn!(%why, "records of service were not posted; the claims went through");
+    }
+    tracing::info!(channels = rows.len(), records = submitted.posted.len(), transaction = %submitted.mined.hash, "claimed");
+    if let Some(post) = post {
+        note_posted(till, post, submitted.posted).await?;
+    }
+    let ids = rows.iter().map(|(account, _)| account.channel_id).collect();
+    watch::read(till, ids).await?;
+    let value = rows.iter().fold(0u64, |sum, (account, _)| {
+        sum.saturating_add(account.claimable().0)
+    });
+    Ok(Sent::Claimed(MicroUsd(value)))
+}
+
+fn row(account: &Account) -> Claim {
+    let total_claimed = account.charged.min(account.chain.balance);
+    if total_claimed < account.charged {
+        tracing::error!(channel = %account.channel_id, charged = %account.charged, balance = %account.chain.balance,
+            "a channel holds less than was charged on it");
+    }
+    Claim {
+        config: account.config,
+        voucher: account.voucher,
+        total_claimed,
+    }
+}
+
+/// The rows that the contract would take. Each that it would not is named once.
+async fn tried<'a>(
+    app: &App,
+    rows: Vec<(&'a Account, Claim)>,
+) -> Result<Vec<(&'a Account, Claim)>, ChainError> {
+    let claims: Vec<Claim> = rows.iter().map(|(_, claim)| *claim).collect();
+    let told = app.till.market.try_claims(&claims).await?;
+    let mut good = Vec::with_capacity(rows.len());
+    for (row, told) in rows.into_iter().zip(told) {
+        let channel = row.0.channel_id;
+        match told {
+            Ok(()) => {
+                app.board.lock().refused.remove(&channel);
+                good.push(row);
+            }
+            Err(why) => {
+                if app.board.lock().refused.insert(channel) {
+                    tracing::error!(%channel, %why, "a claim is refused and left out; its voucher is kept");
+                }
+            }
+        }
+    }
+    Ok(good)
+}
+
+/// The records to send along, if they are to be had and may be paid for. Whatever is wrong with them, the claims go.
+async fn records_with(
+    app: &App,
+    claims: &[Claim],
+    signed: &SignedClaims,
+    affordable: impl Fn(u64) -> bool,
+) -> Option<ServicePost> {
+    let post = match records::to_post(app, claims).await {
+        Ok(post) => post?,
+        Err(error) => {
+            tracing::warn!(%error, "records of service wait for the next claims");
+            return None;
+        }
+    };
+    let till = &app.till;
+    let gas = till
+        .market
+        .claims_gas(till.relay.address(), signed, Some(&post));
+    match gas.await {
+        Ok(gas) if affordable(gas) => Some(post),
+        Ok(gas) => {
+            tracing::debug!(gas, "records of service wait for cheaper gas");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "records of service wait for the next claims");
+            None
+        }
+    }
+}
+
+async fn note_posted(
+    till: &Arc<Till>,
+    post: ServicePost,
+    posted: Vec<B256>,
+) -> Result<(), LedgerError> {
+    till.with_ledger(move |ledger| {
+        for entry in &post.entries {
+            let record = entry.record.body;
+            if posted.contains(&record.channel_id) {
+                ledger.posted(&record.channel_id, Some(record))?;
+            }
+        }
+        Ok(())
+    })
+    .await
 }

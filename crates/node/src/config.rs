@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use assay_chain::{Key, Market};
 use assay_model::LoadedModel;
-use assay_payments::payee::ClaimPolicy;
+use assay_payments::payee_claims::ClaimPolicy;
 use assay_protocol::{Address, MicroUsd, Price};
 
 use crate::conduct::{Conduct, Honest};
@@ -92,8 +92,10 @@ pub struct Limits {
     /// How long an offer holds.
     pub offer_validity: Duration,
     pub ttft_promise: Duration,
-    /// How long the chain's word about a channel is good.
+    /// How long the chain's word about a channel is good; ten times as long while the chain is away.
     pub channel_ttl: Duration,
+    /// The most that failures may be of all that was asked on a channel, for a record that this node signs.
+    pub failures_percent: u8,
 }
 
 impl Default for Limits {
@@ -111,6 +113,7 @@ impl Default for Limits {
             offer_validity: Duration::from_secs(3_600),
             ttft_promise: Duration::from_secs(5),
             channel_ttl: Duration::from_secs(30),
+            failures_percent: 50,
         }
     }
 }
@@ -121,17 +124,16 @@ pub struct ClaimConfig {
     pub policy: ClaimPolicy,
     /// How often the policy is asked.
     pub interval: Duration,
+    /// What a coin for gas costs, in micro-USD; by default what is assumed of the network.
+    pub coin_price: Option<MicroUsd>,
 }
 
 impl Default for ClaimConfig {
     fn default() -> Self {
         Self {
-            policy: ClaimPolicy {
-                value: MicroUsd(50_000),
-                age_s: 300,
-                batch_max: 100,
-            },
+            policy: ClaimPolicy::USUAL,
             interval: Duration::from_secs(15),
+            coin_price: None,
         }
     }
 }

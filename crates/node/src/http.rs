@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::clock::{now, random};
+use crate::doors;
 use crate::order::{Fill, Order, order};
 use crate::session::{Delivery, Part, Session};
 use crate::sse;
@@ -38,13 +39,15 @@ const PARTS_MAX: usize = 1;
 
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1/completions", post(completion))
+        .route("/v1/chat/completions", post(chat).get(doors::refund))
+        .route("/v1/completions", post(completion).get(doors::refund))
         .route("/v1/models", get(models))
         .route("/v1/models/{model}", get(model))
         .route("/assay/v1/offers", get(offers))
         .route("/assay/v1/earnings", get(earnings))
         .route("/assay/v1/receipts/{request_id}", get(receipt))
+        .route("/assay/v1/claims", get(doors::claims))
+        .route("/assay/v1/records", post(doors::records))
         .route("/assay/v1/disputes", get(disputes))
         .route(
             "/assay/v1/disputes/{game}/{stage}/{op}/{row}/{height}/{index}",
@@ -57,7 +60,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 /// An answer that is not the one asked for.
-enum Refused {
+pub(crate) enum Refused {
     Api(ApiError),
     Payment {
         message: String,
@@ -86,7 +89,7 @@ impl IntoResponse for Refused {
     }
 }
 
-fn api_error(error: &ApiError) -> Response {
+pub(crate) fn api_error(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, Json(error.json())).into_response();
     for (name, value) in error.headers() {
@@ -95,7 +98,7 @@ fn api_error(error: &ApiError) -> Response {
     response
 }
 
-fn insert(response: &mut Response, name: &str, value: String) {
+pub(crate) fn insert(response: &mut Response, name: &str, value: String) {
     // Both are ours: fixed names, base64 and digits.
     if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
         response.headers_mut().insert(name, value);
@@ -121,7 +124,7 @@ async fn answer(
     body: Body,
 ) -> Result<Response, Refused> {
     let arrived = Instant::now();
-    let body = read(&app, body).await?;
+    let body = read(&app, body, app.limits.body_bytes_max).await?;
     let request = match surface {
         Surface::Chat => parse_chat(&body, &Limits::default())?,
         Surface::Completion => parse_completion(&body, &Limits::default())?,
@@ -178,8 +181,7 @@ async fn answer(
     Ok(response)
 }
 
-async fn read(app: &App, body: Body) -> Result<Bytes, ApiError> {
-    let max = app.limits.body_bytes_max;
+pub(crate) async fn read(app: &App, body: Body, max: usize) -> Result<Bytes, ApiError> {
     let body = tokio::select! {
         body = tokio::time::timeout(app.limits.body_timeout, to_bytes(body, max)) => body,
         () = app.cutoff.cancelled() => {
@@ -258,7 +260,7 @@ async fn pay(
     Ok((taken, place))
 }
 
-fn refuse(url: &str, declined: Declined) -> Refused {
+pub(crate) fn refuse(url: &str, declined: Declined) -> Refused {
     match declined {
         Declined::Payment { code, message, requirements } => payment_required(url, Some(code), message, *requirements),
         Declined::Answered(id) => ApiError::new(
@@ -271,12 +273,12 @@ fn refuse(url: &str, declined: Declined) -> Refused {
         .into(),
         Declined::Unavailable(reason) => {
             tracing::error!(reason, "a payment could not be taken");
-            ApiError::unavailable("the payment cannot be checked now: try again, nothing was charged", 1_000).into()
+            ApiError::unavailable("the payment cannot be checked now: try again, nothing was charged", 5_000).into()
         }
     }
 }
 
-fn payment_required(
+pub(crate) fn payment_required(
     url: &str,
     error: Option<&str>,
     message: String,
@@ -499,7 +501,7 @@ async fn no_such_path() -> Response {
     ))
 }
 
-async fn no_such_method() -> Response {
+pub(crate) async fn no_such_method() -> Response {
     let message = "this path takes another method: POST for completions, GET for the rest";
     api_error(&ApiError::new(
         405,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use assay_chain::ChainError;
 use assay_engine::BatchLimits;
 use assay_payments::Terms;
+use assay_payments::payee_claims::ClaimPolicy;
 use assay_protocol::{Address, DurationMs, MicroUsd, Offer, Timestamp, TokenCount};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -26,6 +27,7 @@ use crate::http::router;
 use crate::offers::Offers;
 use crate::order::Ware;
 use crate::till::Till;
+use crate::watch;
 use crate::worker::Worker;
 
 /// Prompts tokenized at once: reading a prompt costs us work before anybody has paid.
@@ -69,6 +71,7 @@ pub struct RunningNode {
     claims: JoinHandle<()>,
     defence: JoinHandle<()>,
     engines: Vec<std::thread::JoinHandle<()>>,
+    policy: ClaimPolicy,
     stop: CancellationToken,
 }
 
@@ -130,12 +133,19 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         .iter()
         .map(|ware| offer(config.provider, ware, &limits))
         .collect();
-    let till = Till::new(
+    let coin = config.claims.coin_price;
+    let coin = coin.unwrap_or_else(|| coin_price(config.market.deployment().chain_id));
+    let till = Arc::new(Till::new(
         ledger,
         config.market,
         config.key.clone(),
+        coin,
         limits.channel_ttl,
-    );
+    ));
+    // What the books say of the chain is as old as the last run.
+    if let Err(error) = watch::all(&till).await {
+        tracing::warn!(%error, "not every channel could be read; each is before it is used");
+    }
     let app = Arc::new(App {
         provider: config.provider,
         domain,
@@ -143,7 +153,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
             .public_url
             .unwrap_or_else(|| format!("http://{address}")),
         conduct: config.conduct,
-        till: Arc::new(till),
+        till,
+        board: claims::Board::default(),
         keep: Arc::new(keep),
         games: Games::default(),
         serves_traces: config.defence.off_chain,
@@ -176,6 +187,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
             tracing::error!(%error, "the server stopped");
         }
     });
+    let policy = config.claims.policy;
     let claims = tokio::spawn(claims::run(Arc::clone(&app), config.claims, stop.clone()));
     let defence = defence::run(Arc::clone(&app), config.defence, stop.clone());
     let defence = tokio::spawn(defence);
@@ -186,6 +198,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         claims,
         defence,
         engines,
+        policy,
         stop,
     })
 }
@@ -216,13 +229,13 @@ impl RunningNode {
 
     /// Claims whatever is charged now, without waiting for value or age.
     pub async fn claim_now(&self) -> Result<MicroUsd, String> {
-        claims::all(&self.app)
+        claims::all(&self.app, &self.policy)
             .await
             .map_err(|error| error.to_string())
     }
 
-    /// Takes no more requests, lets running answers end within the drain timeout and then cuts them, claims what is
-    /// charged, and frees the port and the ledger.
+    /// Takes no more requests, lets running answers end within the drain timeout, breaks off the rest without charging
+    /// for them, claims what is charged, and frees the port and the ledger.
     pub async fn shutdown(mut self) -> ShutdownReport {
         self.stop.cancel();
         self.app.sessions.close();
@@ -232,11 +245,11 @@ impl RunningNode {
             .is_ok();
         if !drained {
             self.app.cutoff.cancel();
-            // Cut answers still sign and deliver their prefix.
+            // Answers that are broken off tell their clients so.
             let _ = tokio::time::timeout(LINGER, self.app.sessions.wait()).await;
         }
         let _ = tokio::time::timeout(LINGER, &mut self.server).await;
-        let (claimed, claim_error) = match claims::all(&self.app).await {
+        let (claimed, claim_error) = match claims::all(&self.app, &self.policy).await {
             Ok(claimed) => (claimed, None),
             Err(error) => (MicroUsd::ZERO, Some(error.to_string())),
         };
@@ -290,6 +303,12 @@ async fn terms(config: &NodeConfig) -> Result<Terms, StartError> {
     }
     let (channels, token) = (config.market.channel_domain(), config.market.token_domain());
     Ok(Terms::usual(channels, token, registered.vault, held))
+}
+
+/// What is assumed of the network's coin; nothing where nothing is known, as of a development chain.
+fn coin_price(chain_id: u64) -> MicroUsd {
+    let network = assay_chain::networks::of(chain_id);
+    MicroUsd(network.map_or(0, |network| network.coin_price_micro_usd))
 }
 
 /// Unclaimed money must be claimed before its payer can take it out, with time for a claim that fails once.

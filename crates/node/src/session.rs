@@ -121,7 +121,12 @@ impl Session {
             let output = tokio::select! {
                 biased;
                 () = parts.closed() => return End::Left,
-                () = self.app.cutoff.cancelled() => return self.cut(made, parts).await,
+                // Nobody asked for a shorter answer, so nobody pays for one: a true prefix would still be signed as
+                // less than was ordered.
+                () = self.app.cutoff.cancelled() => return End::Failed(ApiError::unavailable(
+                    "this node is shutting down: ask another, nothing was charged",
+                    1_000,
+                )),
                 output = job.outputs.recv() => output,
                 _ = alive.tick() => {
                     // A full channel means that the client has enough to read.
@@ -171,21 +176,6 @@ impl Session {
             made.watcher.cut();
         }
         Some(early.reason)
-    }
-
-    /// Ends the answer at our side, as at a shutdown: what was made is a true prefix, and is sent and signed as one.
-    async fn cut(&self, made: &mut Made, parts: &Sender<Part>) -> End {
-        if made.ids.is_empty() {
-            return End::Failed(ApiError::unavailable(
-                "this node is shutting down: ask another, nothing was charged",
-                1_000,
-            ));
-        }
-        let reason = made.watcher.cut();
-        match self.send(made, parts, true).await {
-            Ok(()) => End::Answered(reason),
-            Err(left) => left,
-        }
     }
 
     /// Sends what is certain. Ids wait for the text they belong to, unless the answer is over.

@@ -1,20 +1,32 @@
 //! Takes payments: reads the header, asks the chain what it must, and enters the voucher into the ledger before anything
 //! is served. Decisions are `payments::payee`'s; this shell does the waiting.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use assay_chain::{ChainError, Key, Market};
-use assay_payments::payee::{self, OnChain, Presented, Refusal, Reservation, channel_state};
+use assay_payments::payee::{
+    self, Account, OnChain, Presented, Refusal, Reservation, channel_state,
+};
+use assay_payments::payee_chain::Seen;
+use assay_payments::payee_claims::GasPrice;
 use assay_payments::x402::{
-    Amount, ChannelState, Code, DepositAuthorization, DepositPayload, Network, Payload,
-    PaymentPayload, PaymentRequirements, PaymentResponse, ResponseExtra, SCHEME,
+    Amount, ChannelState, Code, Network, Payload, PaymentPayload, PaymentRequirements,
+    PaymentResponse, ResponseExtra, SCHEME,
 };
 use assay_payments::{AcceptError, LedgerError, PayeeLedger, Terms};
-use assay_protocol::channel::DepositAuthorization as SignedDeposit;
 use assay_protocol::{Address, B256, MicroUsd, Receipt, Signed, Timestamp};
 
 use crate::clock::now;
+use crate::deposits::Submitting;
+
+/// While the chain is away, channels are served by its last word for so many times as long as otherwise.
+const AWAY_FACTOR: u64 = 10;
+/// How long a payer with a known channel waits for a chain that may be away.
+const AWAY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a chain that was away is not asked about known channels.
+const AWAY_S: u64 = 5;
 
 /// The books and what is needed to keep them.
 pub(crate) struct Till {
@@ -23,7 +35,14 @@ pub(crate) struct Till {
     /// Pays the gas of deposits and claims.
     pub(crate) relay: Key,
     pub(crate) terms: Terms,
+    /// The depth at which the chain's word is final.
+    pub(crate) confirmations: u64,
+    /// What a coin for gas costs.
+    coin: MicroUsd,
+    pub(crate) submitting: Submitting,
     channel_ttl_s: u64,
+    /// Until when the chain counts as away.
+    away_until: AtomicU64,
 }
 
 /// A payment that was taken: the request may be served. Dropped without a charge it frees its channel, so that no way
@@ -35,6 +54,24 @@ pub(crate) struct Taken {
     /// The deposit's transaction, if the payment brought one.
     transaction: Option<B256>,
     charged: bool,
+}
+
+impl Taken {
+    /// Holds a channel that is reserved for something else than a request.
+    pub(crate) fn hold(till: &Arc<Till>, reservation: Reservation, payer: Address) -> Self {
+        Self {
+            till: Arc::clone(till),
+            reservation,
+            payer,
+            transaction: None,
+            charged: false,
+        }
+    }
+
+    /// The books have let go of the channel already.
+    pub(crate) fn done(&mut self, done: bool) {
+        self.charged = done;
+    }
 }
 
 impl Drop for Taken {
@@ -68,16 +105,29 @@ impl Till {
         ledger: PayeeLedger,
         market: Market,
         relay: Key,
+        coin: MicroUsd,
         channel_ttl: Duration,
     ) -> Self {
         let terms = ledger.terms().clone();
         Self {
             ledger: Mutex::new(ledger),
+            confirmations: market.deployment().confirmations,
             market,
             relay,
             terms,
+            coin,
+            submitting: Submitting::default(),
             channel_ttl_s: channel_ttl.as_secs(),
+            away_until: AtomicU64::new(0),
         }
+    }
+
+    /// What gas costs now.
+    pub(crate) async fn gas_price(&self) -> Result<GasPrice, ChainError> {
+        Ok(GasPrice {
+            wei: self.market.chain().gas_price().await?,
+            coin: self.coin,
+        })
     }
 
     /// The books, for a short while. A panic while holding them poisons nothing: every change is written as a whole
@@ -105,6 +155,21 @@ impl Till {
         required: MicroUsd,
         request_id: B256,
     ) -> Result<Presented, Declined> {
+        if matches!(payment.payload, Payload::Refund(_)) {
+            let message = "a refund pays for nothing: ask for it with GET on this path";
+            let code = Code::PayloadType.as_str();
+            return Err(self.decline(code, message.to_owned(), required));
+        }
+        self.judge(payment, required, request_id)
+    }
+
+    /// The same for any kind of payment.
+    pub(crate) fn judge(
+        &self,
+        payment: &PaymentPayload,
+        required: MicroUsd,
+        request_id: B256,
+    ) -> Result<Presented, Declined> {
         let decline =
             |code: Code, message: &str| self.decline(code.as_str(), message.to_owned(), required);
         if payment.accepted.scheme != SCHEME {
@@ -117,12 +182,6 @@ impl Till {
             return Err(decline(
                 Code::NetworkMismatch,
                 "the payment is for another network: pay by the requirements",
-            ));
-        }
-        if matches!(payment.payload, Payload::Refund(_)) {
-            return Err(decline(
-                Code::PayloadType,
-                "refunds over HTTP are not served: withdraw what is left on the chain",
             ));
         }
         let (config, voucher) = payment.payload.voucher();
@@ -151,7 +210,7 @@ impl Till {
         let chain = match &payment.payload {
             Payload::Deposit(deposit) => {
                 let (chain, hash) = self.deposit(deposit, &presented).await?;
-                transaction = Some(hash);
+                transaction = hash;
                 chain
             }
             _ => self.on_chain(&presented).await?,
@@ -258,91 +317,89 @@ impl Till {
         })
     }
 
-    /// What the chain says about the channel: what it said a moment ago, if that is enough.
-    async fn on_chain(self: &Arc<Self>, presented: &Presented) -> Result<OnChain, Declined> {
-        let voucher = presented.voucher.voucher;
-        let known = self
-            .ledger()
-            .account(&voucher.channel_id)
-            .map(|account| (account.chain, account.read_at));
-        if let Some((chain, read_at)) = known
-            && now().0.saturating_sub(read_at.0) < self.channel_ttl_s
-            && voucher.max_claimable <= chain.balance
-        {
-            return Ok(chain);
-        }
-        let read = self.read_channel(voucher.channel_id).await;
-        read.map_err(|error| {
-            Declined::Unavailable(format!(
-                "the chain cannot be asked about the channel: {error}"
-            ))
+    /// The channel's newest state, and what of its claims is final.
+    pub(crate) async fn read_seen(&self, channel_id: B256) -> Result<Seen, ChainError> {
+        let newest = self.read_channel(channel_id).await?;
+        let settled_claims = if self.confirmations == 0 || newest.claimed == MicroUsd::ZERO {
+            newest.claimed
+        } else {
+            let settled = self.market.channel_at(channel_id, self.confirmations);
+            settled.await?.total_claimed
+        };
+        Ok(Seen {
+            newest,
+            settled_claims,
         })
     }
 
-    /// Submits the payer's deposit, after everything else about the payment was found good.
-    async fn deposit(
-        self: &Arc<Self>,
-        deposit: &DepositPayload,
-        presented: &Presented,
-    ) -> Result<(OnChain, B256), Declined> {
-        let fail = |message: String| {
-            self.decline(Code::DepositFailed.as_str(), message, presented.required)
-        };
-        let DepositAuthorization::Erc3009Authorization(authorization) =
-            &deposit.deposit.authorization
-        else {
-            return Err(fail(
-                "only EIP-3009 deposits are taken: use assetTransferMethod eip3009".into(),
-            ));
-        };
-        let amount = deposit.deposit.amount.0;
-        let signed = SignedDeposit {
-            valid_after: Timestamp(authorization.valid_after.0),
-            valid_before: Timestamp(authorization.valid_before.0),
-            salt: authorization.salt.into(),
-            signature: authorization.signature,
-        };
-        let channel_id = presented.voucher.voucher.channel_id;
-        let collector = self.market.deployment().collector;
-        signed
-            .check(
-                channel_id,
-                presented.config.payer,
-                collector,
-                amount,
-                &self.terms.token,
-            )
-            .map_err(|error| {
-                fail(format!(
-                    "the deposit's authorization does not hold: {error}"
+    /// What the chain says about the channel: what it said a moment ago, if that is enough. While the chain is away, what
+    /// it said a while ago is enough for a channel that we know; what we do not know has to wait.
+    async fn on_chain(self: &Arc<Self>, presented: &Presented) -> Result<OnChain, Declined> {
+        let voucher = presented.voucher.voucher;
+        let known = self.ledger().account(&voucher.channel_id).cloned();
+        let known = known.filter(|known| voucher.max_claimable <= known.chain.balance);
+        let age_s = |known: &Account| now().0.saturating_sub(known.read_at.0);
+        if let Some(known) = &known
+            && age_s(known) < self.channel_ttl_s
+        {
+            return Ok(known.chain);
+        }
+        let bound_s = self.channel_ttl_s.saturating_mul(AWAY_FACTOR);
+        let fallback = known.filter(|known| age_s(known) < bound_s && !known.is_leaving());
+        let Some(known) = fallback else {
+            return self.ask(voucher.channel_id).await.map_err(|error| {
+                Declined::Unavailable(format!(
+                    "the chain cannot be asked about the channel: {error}"
                 ))
-            })?;
-        let unavailable = |error: ChainError| Declined::Unavailable(error.to_string());
-        let before = self.read_channel(channel_id).await.map_err(unavailable)?;
-        let balance = before
-            .balance
-            .checked_add(amount)
-            .map_err(|_| fail("the deposit overflows".into()))?;
-        let after = OnChain { balance, ..before };
-        let known = self.ledger().account(&channel_id).cloned();
-        payee::accept(known.as_ref(), &self.terms, presented, after, now())
-            .map_err(|refusal| self.refused(&refusal, presented, Some(before)))?;
-        let sent = self
-            .market
-            .deposit(&self.relay, &presented.config, amount, &signed)
-            .await;
-        let mined = sent.map_err(|error| match error {
-            ChainError::Refused { .. } | ChainError::Reverted { .. } => {
-                fail(format!("the deposit failed: {error}"))
+            });
+        };
+        if now().0 < self.away_until.load(Ordering::Relaxed) {
+            return Ok(known.chain);
+        }
+        match tokio::time::timeout(AWAY_PATIENCE, self.ask(voucher.channel_id)).await {
+            Ok(Ok(chain)) => Ok(chain),
+            trouble => {
+                let error = trouble.map_or_else(
+                    |_| "it does not answer in time".to_owned(),
+                    |told| {
+                        told.err()
+                            .map(|error| error.to_string())
+                            .unwrap_or_default()
+                    },
+                );
+                tracing::warn!(
+                    error,
+                    "the chain is away; known channels are served by its last word"
+                );
+                let until = now().0.saturating_add(AWAY_S);
+                self.away_until.store(until, Ordering::Relaxed);
+                Ok(known.chain)
             }
-            other => unavailable(other),
-        })?;
-        let chain = self.read_channel(channel_id).await.map_err(unavailable)?;
-        Ok((chain, mined.hash))
+        }
+    }
+
+    /// Reads a channel for a payment, and enters what the chain says.
+    async fn ask(self: &Arc<Self>, channel_id: B256) -> Result<OnChain, ChainError> {
+        let newest = self.read_channel(channel_id).await?;
+        let entered = self
+            .with_ledger(move |ledger| {
+                let known = ledger.account(&channel_id);
+                let settled_claims = known.map_or(MicroUsd::ZERO, |known| known.settled_claims);
+                let seen = Seen {
+                    newest,
+                    settled_claims,
+                };
+                ledger.see(&[(channel_id, seen)], now())
+            })
+            .await;
+        if let Err(error) = entered {
+            tracing::warn!(%error, "what the chain says could not be entered");
+        }
+        Ok(newest)
     }
 
     /// A refusal with what the payer needs to do better: on a wrong base, our state and its proof.
-    fn refused(
+    pub(crate) fn refused(
         &self,
         refusal: &Refusal,
         presented: &Presented,

@@ -5,14 +5,17 @@
 //! caller brings headers, what the chain says, and the time.
 
 pub mod payee;
+pub mod payee_chain;
+pub mod payee_claims;
 mod payee_ledger;
+pub mod payee_records;
 pub mod payer;
 mod payer_ledger;
 mod store;
 pub mod terms;
 pub mod x402;
 
-pub use payee_ledger::{AcceptError, PayeeLedger};
+pub use payee_ledger::{AcceptError, PayeeLedger, RecordError};
 pub use payer_ledger::{Paid, PayerLedger, PayerLedgerError};
 pub use store::LedgerError;
 pub use terms::{Terms, ceiling};

@@ -2,9 +2,10 @@
 //! be claimed. Decides only; the ledger makes it durable, the node asks the chain.
 
 use assay_protocol::channel::{ChannelConfig, ChannelError, SignedVoucher};
-use assay_protocol::{B256, MicroUsd, Timestamp};
+use assay_protocol::{B256, MicroUsd, Timestamp, TokenCount};
 use serde::{Deserialize, Serialize};
 
+use crate::payee_records::Served;
 use crate::terms::Terms;
 use crate::x402::{Amount, ChannelState, Code, Decimal, PaymentRequirements, VoucherState};
 
@@ -35,6 +36,22 @@ pub struct Account {
     pub running: Option<Reservation>,
     /// Since when something is charged but not claimed.
     pub unclaimed_since: Option<Timestamp>,
+    /// Of what is claimed, the part that is deep enough in the chain.
+    #[serde(default)]
+    pub settled_claims: MicroUsd,
+    /// What was served here, by our own count.
+    #[serde(default)]
+    pub served: Served,
+    /// The last refund, for a payer that did not hear of it.
+    #[serde(default)]
+    pub refunded: Option<Refunded>,
+}
+
+/// A refund that went through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refunded {
+    pub amount: MicroUsd,
+    pub transaction: B256,
 }
 
 /// The right to charge one request on one channel.
@@ -88,6 +105,10 @@ pub enum Refusal {
     WrongBase { expected: MicroUsd, got: MicroUsd },
     #[error("the voucher is for {needed} in all, the channel holds {balance}: top it up")]
     AboveBalance { needed: MicroUsd, balance: MicroUsd },
+    #[error("everything in the channel is spent: there is nothing to give back")]
+    NothingLeft,
+    #[error("{left} can be given back, {amount} is asked: ask for less, or name no amount")]
+    RefundAmount { amount: MicroUsd, left: MicroUsd },
 }
 
 impl Refusal {
@@ -103,6 +124,8 @@ impl Refusal {
             Self::TooLittle { .. } => Code::OtherRequirements,
             Self::WrongBase { .. } => Code::CumulativeAmountMismatch,
             Self::AboveBalance { .. } => Code::CumulativeExceedsBalance,
+            Self::NothingLeft => Code::RefundNoBalance,
+            Self::RefundAmount { .. } => Code::RefundAmount,
         }
     }
 }
@@ -225,26 +248,42 @@ pub fn accept(
         charged: base,
         voucher: presented.voucher,
         chain,
-        read_at: now,
+        // Who passes on what we know already has not asked the chain again.
+        read_at: account
+            .filter(|account| account.chain == chain)
+            .map_or(now, |account| account.read_at),
         running: Some(reservation),
         unclaimed_since: account.and_then(|account| account.unclaimed_since),
+        settled_claims: account.map_or(MicroUsd::ZERO, |account| account.settled_claims),
+        served: account.map_or_else(Served::default, |account| account.served),
+        refunded: account.and_then(|account| account.refunded),
     };
     Ok((next, reservation))
 }
 
 impl Account {
-    /// Charges the running request and frees the channel.
+    /// Charges the running request for what it was given, and frees the channel.
     pub fn charge(
         &self,
         reservation: &Reservation,
         charged: MicroUsd,
+        tokens: (TokenCount, TokenCount),
         now: Timestamp,
     ) -> Result<Self, ChargeError> {
         self.check_running(reservation)?;
         let total = reservation.cumulative(charged)?;
+        let (prompt, output) = tokens;
+        let served = self.served;
         let mut next = Self {
             charged: total,
             running: None,
+            // Counts that only bound what others count: at their end they stop counting.
+            served: Served {
+                requests: served.requests.saturating_add(1),
+                prompt_tokens: served.prompt_tokens.saturating_add(u64::from(prompt.0)),
+                output_tokens: served.output_tokens.saturating_add(u64::from(output.0)),
+                revenue: MicroUsd(served.revenue.0.saturating_add(charged.0)),
+            },
             ..self.clone()
         };
         next.unclaimed_since = next
@@ -275,14 +314,15 @@ impl Account {
         MicroUsd(self.charged.0.saturating_sub(self.chain.claimed.0))
     }
 
-    /// The chain has paid this much out in all.
-    pub fn claimed(&self, total: MicroUsd) -> Self {
-        let mut next = self.clone();
-        next.chain.claimed = next.chain.claimed.max(total);
-        if next.unclaimed() == MicroUsd::ZERO {
-            next.unclaimed_since = None;
-        }
-        next
+    /// Of that, what the channel's money covers.
+    pub fn claimable(&self) -> MicroUsd {
+        let total = self.charged.min(self.chain.balance);
+        MicroUsd(total.0.saturating_sub(self.chain.claimed.0))
+    }
+
+    /// Whether the payer has asked for its money back.
+    pub fn is_leaving(&self) -> bool {
+        self.chain.withdraw_requested_at != Timestamp(0)
     }
 
     /// The requirements with our state and its proof, for a payer that lost count.
@@ -320,41 +360,74 @@ pub fn channel_state(channel_id: B256, chain: &OnChain, charged: MicroUsd) -> Ch
     }
 }
 
-/// When it is worth a transaction to claim.
+/// What is to be sent to give a payer back what it did not spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClaimPolicy {
-    /// Claim as soon as this much is open in all.
-    pub value: MicroUsd,
-    /// Claim whatever is open for longer than this.
-    pub age_s: u64,
-    /// Channels in one transaction.
-    pub batch_max: usize,
+pub struct RefundPlan {
+    /// Keeps the channel busy meanwhile.
+    pub reservation: Reservation,
+    /// The total to claim in the same transaction, if not all of it is claimed.
+    pub claim: Option<MicroUsd>,
+    pub amount: MicroUsd,
+    pub nonce: u64,
 }
 
-/// The accounts to claim from now, the largest claims first; none if waiting is cheaper.
-pub fn due<'a>(
-    accounts: impl IntoIterator<Item = &'a Account>,
-    policy: &ClaimPolicy,
+/// Gives back what is neither charged nor reserved: `asked`, or all of it. The voucher proves that the payer asks, and
+/// that it agrees with what was charged.
+pub fn refund(
+    account: Option<&Account>,
+    terms: &Terms,
+    presented: &Presented,
+    asked: Option<MicroUsd>,
+    chain: OnChain,
     now: Timestamp,
-) -> Vec<&'a Account> {
-    let mut open: Vec<&Account> = accounts
-        .into_iter()
-        .filter(|account| account.unclaimed() > MicroUsd::ZERO)
-        .collect();
-    let value = open.iter().fold(0u64, |sum, account| {
-        sum.saturating_add(account.unclaimed().0)
-    });
-    let aged = |account: &&Account| {
-        account
-            .unclaimed_since
-            .is_some_and(|since| now.0.saturating_sub(since.0) >= policy.age_s)
-    };
-    // A payer who withdraws would take unclaimed money along.
-    let leaving = |account: &&Account| account.chain.withdraw_requested_at != Timestamp(0);
-    if value < policy.value.0 && !open.iter().any(aged) && !open.iter().any(leaving) {
-        return Vec::new();
+) -> Result<(Account, RefundPlan), Refusal> {
+    presented.check(terms)?;
+    if account.is_some_and(|account| account.running.is_some()) {
+        return Err(Refusal::Busy);
     }
-    open.sort_by_key(|account| std::cmp::Reverse((account.unclaimed(), account.channel_id)));
-    open.truncate(policy.batch_max);
-    open
+    let base = account.map_or(chain.claimed, |account| account.charged.max(chain.claimed));
+    let got = presented.voucher.voucher.max_claimable;
+    if got != base {
+        return Err(Refusal::WrongBase {
+            expected: base,
+            got,
+        });
+    }
+    let left = MicroUsd(chain.balance.0.saturating_sub(base.0));
+    if left == MicroUsd::ZERO {
+        return Err(Refusal::NothingLeft);
+    }
+    let amount = asked.unwrap_or(left);
+    if amount == MicroUsd::ZERO || amount > left {
+        return Err(Refusal::RefundAmount { amount, left });
+    }
+    let channel_id = presented.voucher.voucher.channel_id;
+    let reservation = Reservation {
+        channel_id,
+        request_id: presented.request_id,
+        base,
+        ceiling: MicroUsd::ZERO,
+    };
+    let mut next = account.cloned().unwrap_or_else(|| Account {
+        config: presented.config,
+        channel_id,
+        charged: base,
+        voucher: presented.voucher,
+        chain,
+        read_at: now,
+        running: None,
+        unclaimed_since: None,
+        settled_claims: MicroUsd::ZERO,
+        served: Served::default(),
+        refunded: None,
+    });
+    (next.charged, next.chain, next.read_at) = (base, chain, now);
+    next.running = Some(reservation);
+    let plan = RefundPlan {
+        reservation,
+        claim: (chain.claimed < base).then_some(base),
+        amount,
+        nonce: chain.refund_nonce,
+    };
+    Ok((next, plan))
 }

@@ -2,11 +2,11 @@
 
 mod common;
 
-use assay_payments::payee::{ClaimPolicy, OnChain, Presented, Refusal, Reservation};
+use assay_payments::payee::{OnChain, Presented, Refusal, Reservation};
 use assay_payments::x402::Code;
 use assay_payments::{AcceptError, PayeeLedger};
 use assay_protocol::channel::{ChannelDomain, ChannelError};
-use assay_protocol::{Address, MicroUsd, SignatureError, Timestamp};
+use assay_protocol::{Address, MicroUsd, SignatureError};
 use common::{Key, NOW, on_chain, presented, receipt, request, terms};
 use tempfile::TempDir;
 
@@ -272,46 +272,4 @@ fn an_unknown_channel_starts_from_what_the_chain_paid_out() {
         .accept(&presented(&payer, 50, 30, 30, 1), chain, NOW)
         .unwrap();
     assert_eq!(reservation.base, MicroUsd(20));
-}
-
-#[test]
-fn claims_wait_for_value_or_age() {
-    let (dir, payer) = (TempDir::new().unwrap(), Key::new(1));
-    let mut ledger = ledger(&dir);
-    let reservation = serve(&mut ledger, &presented(&payer, 30, 30, 30, 1), 10);
-    let policy = ClaimPolicy {
-        value: MicroUsd(50),
-        age_s: 60,
-        batch_max: 10,
-    };
-    assert!(ledger.due(&policy, Timestamp(NOW.0 + 59)).is_empty());
-    assert_eq!(ledger.due(&policy, Timestamp(NOW.0 + 60)).len(), 1);
-    assert_eq!(
-        ledger
-            .due(
-                &ClaimPolicy {
-                    value: MicroUsd(10),
-                    ..policy
-                },
-                NOW
-            )
-            .len(),
-        1
-    );
-    ledger
-        .mark_claimed(&[(reservation.channel_id, MicroUsd(10))])
-        .unwrap();
-    assert!(
-        ledger
-            .due(
-                &ClaimPolicy {
-                    value: MicroUsd(0),
-                    age_s: 0,
-                    batch_max: 10
-                },
-                NOW
-            )
-            .is_empty()
-    );
-    assert_eq!(ledger.totals(), (MicroUsd(10), MicroUsd(0)));
 }

@@ -9,10 +9,14 @@ use assay_chain::{Chain, DeployParams, EmbeddedConfig, Key, Market, Registration
 use assay_model::LoadedModel;
 use assay_node::{NodeConfig, RunningNode, ServedModel};
 use assay_openai::{Answer, AssayAnswer};
+use assay_payments::payer::Payee;
 use assay_payments::x402::{
-    self, PAYMENT_REQUIRED, PAYMENT_SIGNATURE, PaymentPayload, PaymentRequired, PaymentRequirements,
+    self, Decimal, Deposit, DepositPayload, Erc3009Authorization, PAYMENT_REQUIRED,
+    PAYMENT_SIGNATURE, Payload, PaymentPayload, PaymentRequired, PaymentRequirements,
+    RefundPayload,
 };
 use assay_payments::{Paid, PayerLedger, Terms};
+use assay_protocol::channel::Voucher;
 use assay_protocol::{
     B256, MicroUsd, MicroUsdPerMillionTokens, Price, Receipt, Signed, StopReason, Timestamp,
     TokenId,
@@ -24,7 +28,11 @@ use tempfile::TempDir;
 
 pub const MODEL: &str = "tiny";
 
+mod anvil;
+pub use anvil::Anvil;
+
 pub struct World {
+    pub anvil: Option<Anvil>,
     pub dir: TempDir,
     pub market: Market,
     pub owner: Key,
@@ -62,11 +70,28 @@ impl World {
     }
 
     async fn with(tiny: Tiny) -> Self {
+        let chain = Chain::embedded(EmbeddedConfig::in_memory()).await.unwrap();
+        Self::on(chain, None, tiny, 0).await
+    }
+
+    /// On anvil, where gas costs something and blocks can be taken back; None where it is not installed.
+    pub async fn on_anvil(confirmations: u64) -> Option<Self> {
+        let anvil = Anvil::start()?;
+        let chain = Chain::connect(&anvil.url).await.unwrap();
+        Some(Self::on(chain, Some(anvil), Tiny::llama(1), confirmations).await)
+    }
+
+    async fn on(chain: Chain, anvil: Option<Anvil>, tiny: Tiny, confirmations: u64) -> Self {
         let dir = TempDir::new().unwrap();
         let loaded = load(dir.path(), &tiny.with_text());
-        let chain = Chain::embedded(EmbeddedConfig::in_memory()).await.unwrap();
         let (owner, hot) = (Key::random().unwrap(), Key::random().unwrap());
-        let deployment = chain.deploy(&owner, &DeployParams::devnet()).await.unwrap();
+        if let Some(anvil) = &anvil {
+            for key in [&owner, &hot] {
+                anvil.give_coins(&chain, key.address(), 100).await;
+            }
+        }
+        let mut deployment = chain.deploy(&owner, &DeployParams::devnet()).await.unwrap();
+        deployment.confirmations = confirmations;
         let market = chain.market(deployment).await.unwrap();
         let stake = MicroUsd(50_000_000);
         market.mint(&owner, owner.address(), stake).await.unwrap();
@@ -79,6 +104,7 @@ impl World {
         };
         market.register(&owner, &registration).await.unwrap();
         Self {
+            anvil,
             dir,
             market,
             owner,
@@ -175,7 +201,12 @@ impl Buyer {
             .path()
             .join(format!("payer-{}.redb", key.address()));
         let terms = node.terms().clone();
-        let ledger = PayerLedger::open(&path, terms.channels).unwrap();
+        let ledger = PayerLedger::create(&path, terms.channels).unwrap();
+        if let Some(anvil) = &world.anvil {
+            anvil
+                .give_coins(world.market.chain(), key.address(), 100)
+                .await;
+        }
         Self {
             key,
             ledger,
@@ -206,6 +237,67 @@ impl Buyer {
         request.send().await.unwrap()
     }
 
+    /// Asks for what is left of a channel, as x402's client does.
+    pub async fn refund(&self, paid: &Paid, charged: u64, amount: Option<u64>) -> Response {
+        let voucher = Voucher {
+            channel_id: paid.channel_id(),
+            max_claimable: MicroUsd(charged),
+        };
+        let signed = self.key.sign_voucher(voucher, &self.terms.channels);
+        let payment = PaymentPayload {
+            payload: Payload::Refund(RefundPayload {
+                channel_config: paid.config.into(),
+                voucher: signed.into(),
+                amount: amount.map(|amount| x402::Amount(MicroUsd(amount))),
+            }),
+            ..paid.payload(self.terms.requirements(MicroUsd(1)))
+        };
+        self.http
+            .get(format!("{}/v1/completions", self.url))
+            .header(PAYMENT_SIGNATURE, x402::encode(&payment))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// A payment that brings a deposit into this lane, and the request that it pays.
+    pub async fn with_deposit(
+        &mut self,
+        world: &World,
+        lane: u8,
+        amount: MicroUsd,
+    ) -> (Paid, PaymentPayload, Value) {
+        let config = self.channel(lane);
+        let market = &world.market;
+        let authorization = market
+            .authorize_deposit(&self.key, &config, amount)
+            .await
+            .unwrap();
+        self.ledger.add(config, amount, MicroUsd(0)).unwrap();
+        let requirements = self.quote("/v1/completions", &completion(4)).await;
+        let paid = self.sign(&requirements);
+        let mut payment = paid.payload(requirements);
+        let (channel_config, voucher) = payment.payload.voucher();
+        payment.payload = Payload::Deposit(DepositPayload {
+            channel_config: *channel_config,
+            voucher: *voucher,
+            deposit: Deposit {
+                amount: x402::Amount(amount),
+                authorization: x402::DepositAuthorization::Erc3009Authorization(
+                    Erc3009Authorization {
+                        valid_after: Decimal(authorization.valid_after.0),
+                        valid_before: Decimal(authorization.valid_before.0),
+                        salt: authorization.salt.into(),
+                        signature: authorization.signature,
+                    },
+                ),
+            },
+        });
+        let mut body = completion(4);
+        body["assay"]["request_id"] = json!(paid.request_id);
+        (paid, payment, body)
+    }
+
     pub async fn get(&self, path: &str) -> Response {
         self.http
             .get(format!("{}{path}", self.url))
@@ -229,7 +321,7 @@ impl Buyer {
         let sign = |digest: &B256| key.sign_digest(*digest);
         self.ledger
             .pay(
-                self.terms.receiver,
+                &Payee::from(requirements),
                 requirements.amount.0,
                 request_id,
                 Timestamp(1),

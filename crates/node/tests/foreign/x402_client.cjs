@@ -1,5 +1,6 @@
 // The official x402 client, unmodified, buys from a node: opens a channel by deposit, pays a plain answer, a streamed
-// one, and recovers its count by the node's corrective 402. Arguments: the folder of the packages, the node's URL, the
+// one, recovers its count by the node's corrective 402, has a part and then the rest of its money refunded, and comes
+// back with a new deposit. Arguments: the folder of the packages, the node's URL, the
 // chain's RPC URL, a private key. Prints one JSON line a step.
 const { createRequire } = require("node:module");
 const [folder, node, rpc, secret] = process.argv.slice(2);
@@ -15,7 +16,8 @@ async function main() {
   const network = `eip155:${await chain.getChainId()}`;
   const signer = toClientEvmSigner(privateKeyToAccount(secret), chain);
   const client = new x402Client();
-  client.register(network, new BatchSettlementEvmScheme(signer));
+  const scheme = new BatchSettlementEvmScheme(signer);
+  client.register(network, scheme);
   client.setSpendControls(false);
   const pay = wrapFetchWithPayment(fetch, client);
 
@@ -38,9 +40,19 @@ async function main() {
     }));
   }
 
+  async function refund(options) {
+    const settled = await scheme.refund(node + "/v1/completions", options);
+    if (!settled.success) throw new Error(JSON.stringify(settled));
+    console.log(JSON.stringify({ refunded: settled.amount, transaction: settled.transaction }));
+  }
+
   await ask(false);
   await ask(false);
   await ask(true);
+  await ask(false);
+  await refund({ amount: "1000" });
+  await ask(true);
+  await refund();
   await ask(false);
 }
 

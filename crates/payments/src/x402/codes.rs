@@ -21,6 +21,10 @@ pub enum Code {
     NetworkMismatch,
     StateUnavailable,
     DepositFailed,
+    DepositBelowMin,
+    RefundNoBalance,
+    RefundAmount,
+    RefundFailed,
     /// The payer accepted other requirements than ours, such as a lower amount.
     OtherRequirements,
 }
@@ -50,6 +54,10 @@ impl Code {
             Self::NetworkMismatch => "invalid_batch_settlement_evm_network_mismatch",
             Self::StateUnavailable => "invalid_batch_settlement_evm_verification_state_unavailable",
             Self::DepositFailed => "invalid_batch_settlement_evm_deposit_transaction_failed",
+            Self::DepositBelowMin => "invalid_batch_settlement_evm_deposit_below_min_deposit",
+            Self::RefundNoBalance => "invalid_batch_settlement_evm_refund_no_balance",
+            Self::RefundAmount => "invalid_batch_settlement_evm_refund_amount_invalid",
+            Self::RefundFailed => "invalid_batch_settlement_evm_refund_transaction_failed",
             Self::OtherRequirements => "No matching payment requirements",
         }
     }
