@@ -86,5 +86,20 @@ fn chain_node_and_gateway_run_apart_and_do_business() {
         seen["providers"][0]["waiting"], earned["charged"],
         "what was earned lies in the vault"
     );
+
+    // A gateway that lost its ledgers does not begin anew in silence; the chain knows its channels.
+    let lost = gateway_home.join("lost");
+    std::fs::rename(gateway_home.join("gateway"), &lost).unwrap();
+    let again = [&["gateway", "run", "--listen", &gateway_at], &network[..]].concat();
+    let refused = run(gateway_home, &again);
+    let why = stderr(&refused);
+    assert!(why.contains("assay gateway recover"), "{why}");
+    let recover = [&["gateway", "recover"], &network[..]].concat();
+    let recovered = run(gateway_home, &recover);
+    assert!(recovered.status.success(), "{}", stderr(&recovered));
+    let told = String::from_utf8_lossy(&recovered.stdout).into_owned();
+    assert!(told.contains("channels of 0x"), "{told}");
+    let nothing_lost = run(gateway_home, &recover);
+    assert!(stderr(&nothing_lost).contains("nothing is to be recovered"));
     chain.interrupt();
 }

@@ -71,6 +71,9 @@ struct RunArgs {
     /// The largest bond that a dispute may put up, in dollars
     #[arg(long, value_parser = parse::dollars, default_value = "25", value_name = "DOLLARS")]
     bond_max: MicroUsd,
+    /// Post failures that a provider has not let count for a day by this payer's word alone; that costs gas
+    #[arg(long)]
+    report_failures: bool,
     /// Threads of an audit [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -104,7 +107,6 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     let payer = args.key.unwrap_or_else(|| home.key("payer"));
     let payer = keyring.open_or_make(&payer)?;
     keyring.check_fit(&market)?;
-    network::funds(&market, &payer, args.deposits_max, args.mint).await?;
     let model = models::ready(home, &args.model).await?.loaded;
     let name = model.name.clone();
     let poll = network::poll(&market);
@@ -118,6 +120,7 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     if let Some(deposit) = args.deposit {
         config.spending.deposit = deposit;
     }
+    config.records.post_alone = args.report_failures;
     config.disputes.open = !args.no_disputes;
     config.disputes.bond_max = args.bond_max;
     config.fallback = if clouds.is_empty() {
@@ -126,7 +129,17 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         Fallback::Cloud
     };
     config.clouds = clouds;
-    assay_gateway::create_ledgers(&config.data_dir, &config.market, config.payer.address())
+    let (market, payer) = (config.market.clone(), config.payer.clone());
+    // Of a gateway that is not new, what is not in the account may lie in its channels.
+    if args.mint || !home.gateway_ledger().exists() {
+        let least = if args.mint {
+            args.deposits_max
+        } else {
+            config.spending.deposit
+        };
+        network::funds(&market, &payer, least, args.mint).await?;
+    }
+    assay_gateway::create_ledgers(&config.data_dir, &market, payer.address())
         .await
         .context("the gateway has no ledgers")?;
     let gateway = assay_gateway::start(config)
