@@ -7,8 +7,9 @@ use crate::network::{self, DepthArgs, NetworkArgs};
 use crate::refusal::refusal;
 use crate::{interrupt, models, narrate, output, parse};
 use anyhow::{Context, Result};
+use assay_audit::PartsPerMillion;
 use assay_node::{DefenceState, Defended, NodeConfig, ServedModel};
-use assay_protocol::{B256, Price};
+use assay_protocol::{B256, MicroUsd, Price};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,6 +32,12 @@ pub(super) struct RunArgs {
     /// Answers that it makes at once
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
+    /// The part of what is claimed that gas may cost
+    #[arg(long, value_parser = parse::share, default_value = "2%", value_name = "PERCENT")]
+    gas_share: PartsPerMillion,
+    /// What a coin for gas costs, in dollars [default: what is assumed of the network, see `assay chain networks`]
+    #[arg(long, value_parser = parse::dollars, value_name = "DOLLARS")]
+    coin_price: Option<MicroUsd>,
     /// Threads that compute [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -58,6 +65,8 @@ pub(super) async fn serve(args: RunArgs, home: &Home) -> Result<()> {
         loaded,
         price: args.price,
     }];
+    config.claims.policy.gas_share_ppm = args.gas_share.0;
+    config.claims.coin_price = args.coin_price;
     config.limits.threads = args.threads.unwrap_or_else(crate::judge::threads);
     config.limits.sequences_max = args.concurrency.max(1);
     config.defence.poll = network::poll(&market);
