@@ -115,7 +115,8 @@ impl Lanes {
         let sent = self.away.ask(self.patience.mined, sending).await;
         if let Err(error) = sent {
             // It may have come all the same, by an earlier sending: then there is nothing to complain of.
-            if self.look_deposit(config, deposit, 0).await? {
+            let asking = self.arrived(config, deposit, 0);
+            if self.away.ask(self.patience.answer, asking).await? {
                 return Ok(());
             }
             return Err(error.into());
@@ -211,16 +212,6 @@ impl Lanes {
         self.market
             .deposit_arrived(config, &deposit.authorization, depth)
             .await
-    }
-
-    async fn look_deposit(
-        &self,
-        config: &ChannelConfig,
-        deposit: &Deposit,
-        depth: u64,
-    ) -> Result<bool, LaneTrouble> {
-        let asking = self.arrived(config, deposit, depth);
-        Ok(self.away.ask(self.patience.answer, asking).await?)
     }
 
     /// Looks at every lane that the chain may still change. Returns what is to be asked back. Stops at a chain that
