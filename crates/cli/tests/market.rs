@@ -385,7 +385,7 @@ fn a_watchtower_and_a_hand_convict_what_a_gateway_only_benches() {
     let args = ["--with-cheater", "--no-disputes", "--audit-rate", "0%"];
     let market = Market::start(data.path(), &args);
     let (rpc, url) = (market.ready["rpc_url"].as_str().unwrap(), market.url());
-    let deployment = data.path().join("chain").join("deployment.json");
+    let deployment = data.path().join("deployments.json");
     let network = [
         "--rpc-url",
         rpc,
