@@ -32,7 +32,7 @@ contract MoneyInvariants is Town {
     }
 
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
-        bytes4[] memory moves = new bytes4[](14);
+        bytes4[] memory moves = new bytes4[](15);
         moves[0] = this.put.selector;
         moves[1] = this.spend.selector;
         moves[2] = this.back.selector;
@@ -47,6 +47,7 @@ contract MoneyInvariants is Town {
         moves[11] = this.steal.selector;
         moves[12] = this.replay.selector;
         moves[13] = this.dust.selector;
+        moves[14] = this.flee.selector;
         targets = new FuzzSelector[](1);
         targets[0] = FuzzSelector(address(this), moves);
     }
@@ -172,7 +173,7 @@ contract MoneyInvariants is Town {
         for (uint256 i = 0; i < 900; ++i) {
             uint256 s = uint256(keccak256(abi.encode(i)));
             (uint256 a, uint256 b, bool x, bool y) = (s >> 16, s >> 80, s & 256 == 0, s & 512 == 0);
-            uint256 kind = s % 14;
+            uint256 kind = s % 15;
             if (kind == 0) this.put(a, b);
             else if (kind == 1) this.spend(a, b, b >> 32, x);
             else if (kind == 2) this.back(a, b, uint128(s));
@@ -187,6 +188,8 @@ contract MoneyInvariants is Town {
             else if (kind == 11) this.steal(a, b, uint128(s), abi.encode(s));
             else if (kind == 12) this.replay();
             else if (kind == 13) this.dust(a, b);
+            else if (kind == 14 && i % 3 == 0) this.flee(x, a);
+            stakesOutliveWindows();
             if (i % 20 == 0) invariant_every_token_has_one_owner_and_nobody_gains_what_is_not_theirs();
         }
         invariant_every_token_has_one_owner_and_nobody_gains_what_is_not_theirs();

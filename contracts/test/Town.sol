@@ -229,6 +229,17 @@ abstract contract Town is Disputes {
         }
     }
 
+    /// Serves, asks for all of its stake at once, and tries to be gone before anybody doubts.
+    function flee(bool liars, uint256 seed) external {
+        address who = liars ? LIAR : OWNER;
+        uint128 all = registry.getProvider(who).stake;
+        if (all == 0) return;
+        this.serve(seed, liars, false);
+        attempt(who, address(registry), abi.encodeCall(registry.unbond, (all)));
+        this.pass(seed);
+        attempt(who, address(registry), abi.encodeCall(registry.withdrawStake, ()));
+    }
+
     // ---------------------------------------------------------------- service and disputes
 
     /// The liar serves nothing that is true, and writes any payer and charge into it.
