@@ -83,7 +83,10 @@ fn what_is_sealed_is_the_same_bytes_for_the_same_randomness() {
     assert_eq!(value["id"], "03030303-0303-4303-8303-030303030303");
     assert_eq!(value["address"], "008aeeda4d805471df9b2a5b0f38a0c3bcba786b");
     assert_eq!(value["crypto"]["kdfparams"]["n"], 4096);
-    assert_eq!(value["crypto"]["mac"], "GOLDEN");
+    assert_eq!(
+        value["crypto"]["mac"],
+        "5f2d3f067cf91f0b4b76648e3d4dfcbc0fd82c035ee774916062b91b3341542e"
+    );
     assert!(!json.contains(SECRET));
     assert_eq!(Key::open(&json, &light).unwrap().address(), key.address());
 }
