@@ -15,7 +15,8 @@ use alloy::rpc::types::{Filter, Log};
 use assay_protocol::channel::ChannelConfig;
 use assay_protocol::{Address, B256, Service, ServiceRecord, Timestamp};
 
-use crate::abi::{IPayoutVault, IRegistry, IScoreboard};
+use crate::abi::{IMulticall3, IPayoutVault, IRegistry, IScoreboard};
+use crate::embedded::MULTICALL3;
 use crate::error::{ChainError, from_rpc, micro_usd};
 use crate::reader::{ChannelState, Market, PendingPayout, Provider, ReceiverState};
 use crate::service::Score;
@@ -181,9 +182,13 @@ impl Market {
 
     /// The time that a view of this block sees.
     async fn time_of(&self, block: u64) -> Result<Timestamp, ChainError> {
-        // The embedded chain's views see the present, which its blocks do not.
-        if self.chain.as_embedded().is_some() {
-            return self.chain.now().await;
+        // Not always the block's own: an embedded chain's views see the present.
+        let call = IMulticall3::getCurrentBlockTimestampCall {};
+        let at = BlockNumberOrTag::Number(block);
+        match self.chain.view_at("time", MULTICALL3, call, at).await {
+            Ok(time) => return Ok(Timestamp(time.saturating_to())),
+            Err(ChainError::NoContract { .. }) => {}
+            Err(error) => return Err(error),
         }
         let found = self.chain.provider.get_block_by_number(block.into()).await;
         let found = found.map_err(|e| from_rpc("block", e))?;
