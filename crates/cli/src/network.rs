@@ -9,8 +9,9 @@ use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_chain::networks::{self, Network};
 use assay_chain::{Chain, Deployment, Key, Market};
+use assay_payments::Terms;
 use assay_protocol::{Address, MicroUsd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -119,6 +120,23 @@ pub(crate) fn handle(network: &Network) -> String {
 pub(crate) fn poll(market: &Market) -> Duration {
     let response_s = u64::from(market.deployment().response_s);
     Duration::from_secs((response_s / 20).clamp(1, 60))
+}
+
+/// Makes the books of a provider that never had any.
+pub(crate) async fn new_books(
+    folder: &Path,
+    market: &Market,
+    provider: Address,
+    offer: &Key,
+) -> Result<()> {
+    let vault = market.vault_of(provider).await?;
+    let terms = Terms::usual(
+        market.channel_domain(),
+        market.token_domain(),
+        vault,
+        offer.address(),
+    );
+    assay_node::create_ledger(folder, terms).context("cannot make the node's ledger")
 }
 
 /// Sees to it that an account holds `amount`: by minting where the stablecoin is the test dollar, else by refusing.

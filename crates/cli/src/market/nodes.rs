@@ -5,6 +5,8 @@ use crate::keyring::{self, LocalKeys};
 use crate::market::chain::OpenedChain;
 use crate::market::file::NodeEntry;
 use crate::market::plan::{Conduct, NodePlan};
+use crate::network;
+use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_chain::{Key, Registration};
 use assay_model::LoadedModel;
@@ -12,6 +14,7 @@ use assay_node::dishonest::{SkipsLayers, Truncates};
 use assay_node::{Defended, NodeConfig, RunningNode, ServedModel};
 use assay_protocol::{Address, MicroUsd, StopReason};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +47,7 @@ pub(crate) async fn start(
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = NodeConfig::new(
         any_port,
-        folder,
+        folder.clone(),
         opened.market.clone(),
         owner.address(),
         hot.clone(),
@@ -53,7 +56,6 @@ pub(crate) async fn start(
         loaded: model.clone(),
         price: plan.price,
     }];
-    config.make_ledger = true;
     config.limits.threads = threads;
     config.limits.sequences_max = SEQUENCES_MAX;
     config.defence.poll = POLL;
@@ -75,6 +77,7 @@ pub(crate) async fn start(
             });
         }
     }
+    books(opened, &folder, &owner, &hot, plan).await?;
     register(opened, &owner, &hot, model)
         .await
         .with_context(|| format!("cannot register {}", plan.name))?;
@@ -94,6 +97,32 @@ pub(crate) async fn start(
             .await?;
     }
     Ok(node)
+}
+
+/// A node that was never registered gets its books first, so that no crash leaves it registered without them; one that
+/// was must have them.
+async fn books(
+    opened: &OpenedChain,
+    folder: &Path,
+    owner: &Key,
+    hot: &Key,
+    plan: &NodePlan,
+) -> Result<()> {
+    let ledger = assay_node::ledger_path(folder);
+    if ledger.exists() {
+        return Ok(());
+    }
+    if opened.market.provider(owner.address()).await?.is_some() {
+        return Err(refusal(
+            format!(
+                "{} is registered, and its ledger {} is missing",
+                plan.name,
+                ledger.display()
+            ),
+            "restore it from a backup, or start a new market with another --data-dir",
+        ));
+    }
+    network::new_books(folder, &opened.market, owner.address(), hot).await
 }
 
 /// Brings the registry's entry to what runs here, but for the port, which is known once the node listens.

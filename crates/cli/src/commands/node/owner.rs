@@ -8,7 +8,6 @@ use crate::refusal::{hint, refusal};
 use crate::{models, output, parse};
 use anyhow::{Context, Result};
 use assay_chain::{Key, Market, Provider, Registration};
-use assay_payments::Terms;
 use assay_protocol::{Address, MicroUsd, ModelId};
 use std::path::PathBuf;
 
@@ -186,25 +185,9 @@ fn check_books(home: &Home, known: &Provider, offer: &Key) -> Result<()> {
 
 async fn make_books(home: &Home, market: &Market, owner: &Key, offer: &Key) -> Result<()> {
     if !assay_node::ledger_path(&folder(home)).exists() {
-        new_books(home, market, owner.address(), offer).await?;
+        network::new_books(&folder(home), market, owner.address(), offer).await?;
     }
     Ok(())
-}
-
-pub(super) async fn new_books(
-    home: &Home,
-    market: &Market,
-    provider: Address,
-    offer: &Key,
-) -> Result<()> {
-    let vault = market.vault_of(provider).await?;
-    let terms = Terms::usual(
-        market.channel_domain(),
-        market.token_domain(),
-        vault,
-        offer.address(),
-    );
-    assay_node::create_ledger(&folder(home), terms).context("cannot make the node's ledger")
 }
 
 async fn update(

@@ -3,10 +3,11 @@
 //! Channels name the offer key, so no old channel pays the new ledger, and nothing that the lost one answered can be
 //! used against it. Each step is found again after a crash.
 
-use super::owner::{OwnerArgs, known, new_books};
+use super::owner::{OwnerArgs, known};
 use super::{folder, offer_key, remember_provider};
 use crate::home::Home;
 use crate::keyring::{self, Keyring};
+use crate::network;
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_chain::{Key, KeyFile};
@@ -43,7 +44,7 @@ pub(super) async fn run(args: RecoverArgs, home: &Home) -> Result<()> {
             .context("cannot name the new offer key on the chain")?;
     }
     if !ledger.exists() {
-        new_books(home, &market, owner.address(), &fresh).await?;
+        network::new_books(&folder(home), &market, owner.address(), &fresh).await?;
     }
     put_in_place(home, &fresh, &next)?;
     remember_provider(home, owner.address())?;
