@@ -6,6 +6,8 @@
 const fs = require("fs");
 const path = require("path");
 
+const { each } = require("./compiled");
+
 // The last is for tests alone.
 const CONTRACTS = [
   "Channels",
@@ -23,16 +25,8 @@ const CONTRACTS = [
   "ArithmeticHarness",
 ];
 
-const into = process.argv[2];
-if (!into) {
-  process.stderr.write("usage: tools/artifacts.js FOLDER\n");
-  process.exit(1);
-}
-const out = process.env.FOUNDRY_OUT || path.join(__dirname, "..", "out");
-fs.mkdirSync(into, { recursive: true });
-for (const name of CONTRACTS) {
-  const compiled = JSON.parse(fs.readFileSync(path.join(out, `${name}.sol`, `${name}.json`), "utf8"));
+each(CONTRACTS, (name, compiled, into) => {
   const abi = compiled.abi.map((entry) => "    " + JSON.stringify(entry)).join(",\n");
   const text = `{\n  "contract": "${name}",\n  "abi": [\n${abi}\n  ],\n  "bytecode": "${compiled.bytecode.object}"\n}\n`;
   fs.writeFileSync(path.join(into, `${name}.json`), text);
-}
+});

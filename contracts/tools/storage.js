@@ -7,6 +7,8 @@
 const fs = require("fs");
 const path = require("path");
 
+const { each } = require("./compiled");
+
 const CONTRACTS = [
   "Channels",
   "DisputeGame",
@@ -19,15 +21,7 @@ const CONTRACTS = [
   "TestDollar",
 ];
 
-const into = process.argv[2];
-if (!into) {
-  process.stderr.write("usage: tools/storage.js FOLDER\n");
-  process.exit(1);
-}
-const out = process.env.FOUNDRY_OUT || path.join(__dirname, "..", "out");
-fs.mkdirSync(into, { recursive: true });
-for (const name of CONTRACTS) {
-  const compiled = JSON.parse(fs.readFileSync(path.join(out, `${name}.sol`, `${name}.json`), "utf8"));
+each(CONTRACTS, (name, compiled, into) => {
   const layout = compiled.storageLayout;
   if (!layout) throw new Error(`${name} was compiled without its storage layout: build with --force`);
   const types = layout.types || {};
@@ -56,4 +50,4 @@ for (const name of CONTRACTS) {
   }
   if (lines.length === 0) lines.push("nothing");
   fs.writeFileSync(path.join(into, `${name}.txt`), `${lines.join("\n")}\n`);
-}
+});
