@@ -67,6 +67,17 @@ impl Home {
         self.keys().join(format!("{name}.json"))
     }
 
+    /// A key by what its user calls it: `owner` and `offer` are the node's, any other word is a keystore of the keys
+    /// folder, and the rest are files.
+    pub(crate) fn key_named(&self, name: &str) -> PathBuf {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        match name {
+            "owner" | "offer" => self.node("own").join(format!("{name}.json")),
+            _ if name.chars().all(is_word) && !name.is_empty() => self.key(name),
+            _ => PathBuf::from(name),
+        }
+    }
+
     /// What the keys of the local market are under.
     pub(crate) fn market_password(&self) -> PathBuf {
         self.keys().join("market.password")

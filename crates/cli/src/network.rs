@@ -156,10 +156,23 @@ pub(crate) async fn funds(
     if !mint {
         return Err(lacking(account.address(), has, amount));
     }
+    gas(market, account).await?;
     market
         .mint(account, account.address(), lacks)
         .await
         .context("cannot mint; only the test dollar allows it")?;
+    Ok(())
+}
+
+/// Refuses an account that could not send any transaction, before the chain does it in its own words.
+pub(crate) async fn gas(market: &Market, account: &Key) -> Result<()> {
+    let (chain, account) = (market.chain(), account.address());
+    if chain.gas_price().await? > 0 && chain.coin_balance(account).await? == 0 {
+        return Err(refusal(
+            format!("account {account} has no coins, and its transactions cost gas"),
+            "send it some of the chain's coin, and say the same again",
+        ));
+    }
     Ok(())
 }
 

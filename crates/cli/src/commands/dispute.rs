@@ -92,8 +92,8 @@ enum Action {
         #[command(flatten)]
         table: TableArgs,
         /// The provider's offer key or owner key [default: the offer key of `assay node init`]
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
+        #[arg(long, value_name = "NAME|FILE")]
+        key: Option<String>,
         #[arg(long)]
         json: bool,
     },
@@ -115,8 +115,8 @@ struct TableArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct PurseArgs {
     /// The key that puts up the bond and gets the bounty; made if it is not there [default: `watcher` of `assay key list`]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|FILE")]
+    key: Option<String>,
     /// Mint the bond where the stablecoin is the test dollar
     #[arg(long)]
     mint: bool,
@@ -125,7 +125,7 @@ pub(crate) struct PurseArgs {
 impl PurseArgs {
     pub(crate) fn key(&self, home: &Home, market: &Market) -> Result<Key> {
         home.create()?;
-        let path = self.key.clone().unwrap_or_else(|| home.key("watcher"));
+        let path = home.key_named(self.key.as_deref().unwrap_or("watcher"));
         let keyring = Keyring::on(home, market);
         let key = keyring.open_or_make(&path)?;
         keyring.check_fit(market)?;
@@ -612,12 +612,12 @@ async fn defend(
     home: &Home,
     table: &TableArgs,
     game: &str,
-    key: Option<PathBuf>,
+    key: Option<String>,
     json: bool,
 ) -> Result<()> {
     let market = disputed(home, &table.network).await?;
     let dispute = find(&market, game).await?;
-    let path = key.unwrap_or_else(|| home.node("own").join("offer.json"));
+    let path = home.key_named(key.as_deref().unwrap_or("offer"));
     let path = keyring::found(&path).ok_or_else(|| {
         let what = format!("there is no key of the provider's in {}", path.display());
         refusal(what, "name it with --key")

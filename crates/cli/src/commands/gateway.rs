@@ -15,7 +15,6 @@ use assay_gateway::{GatewayConfig, Status};
 use assay_openai::Fallback;
 use assay_protocol::MicroUsd;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -45,8 +44,8 @@ struct RunArgs {
     #[command(flatten)]
     depth: DepthArgs,
     /// The key whose money is spent [default: `payer` of `assay key list`, made if it is not there]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|FILE")]
+    key: Option<String>,
     /// Where it listens
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
     listen: SocketAddr,
@@ -86,8 +85,8 @@ struct RecoverArgs {
     #[command(flatten)]
     network: NetworkArgs,
     /// The key whose money was spent [default: `payer` of `assay key list`]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|FILE")]
+    key: Option<String>,
 }
 
 pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
@@ -104,7 +103,7 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     crate::commands::up::check_port(args.listen)?;
     let market = args.network.market_at(home, args.depth).await?;
     let keyring = Keyring::on(home, &market);
-    let payer = args.key.unwrap_or_else(|| home.key("payer"));
+    let payer = home.key_named(args.key.as_deref().unwrap_or("payer"));
     let payer = keyring.open_or_make(&payer)?;
     keyring.check_fit(&market)?;
     let model = models::ready(home, &args.model).await?.loaded;
@@ -159,7 +158,7 @@ async fn serve(args: RunArgs, home: &Home) -> Result<()> {
 }
 
 async fn recover(args: RecoverArgs, home: &Home) -> Result<()> {
-    let path = args.key.unwrap_or_else(|| home.key("payer"));
+    let path = home.key_named(args.key.as_deref().unwrap_or("payer"));
     let path = keyring::found(&path).ok_or_else(|| {
         refusal(
             format!("there is no key {}", path.display()),

@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args, home: &Home) -> Result<()> {
     home.create()?;
     match args.action {
         Action::New { name } => {
-            let path = path_of(home, &name);
+            let path = home.key_named(&name);
             tell(&Keyring::new(home).make(&path)?, &path);
             Ok(())
         }
@@ -86,18 +86,8 @@ fn tell(key: &Key, path: &Path) {
     println!("{}  {}", key.address(), path.display());
 }
 
-/// `owner` and `offer` are the node's; any other word is a key of the keys folder; the rest are files.
-fn path_of(home: &Home, name: &str) -> PathBuf {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    match name {
-        "owner" | "offer" => home.node("own").join(format!("{name}.json")),
-        _ if name.chars().all(is_word) && !name.is_empty() => home.key(name),
-        _ => PathBuf::from(name),
-    }
-}
-
 fn existing(home: &Home, name: &str) -> Result<PathBuf> {
-    let path = path_of(home, name);
+    let path = home.key_named(name);
     keyring::found(&path).ok_or_else(|| {
         refusal(
             format!("there is no key {}", path.display()),
@@ -122,7 +112,7 @@ fn import(
         },
     };
     let path = match (name, &from) {
-        (Some(name), _) => path_of(home, &name),
+        (Some(name), _) => home.key_named(&name),
         (None, Some(from)) => from.with_extension("json"),
         (None, None) => anyhow::bail!("a name is required"),
     };

@@ -30,8 +30,8 @@ pub(super) struct DeployArgs {
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
     /// The deployer's key, which pays the gas [default: `deployer` of `assay key list`, made if it is not there]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|FILE")]
+    key: Option<String>,
     /// The stablecoin, with EIP-3009 [default: the network's; a test dollar on a development chain]
     #[arg(long, value_name = "ADDRESS")]
     token: Option<Address>,
@@ -72,7 +72,7 @@ pub(super) async fn run(args: DeployArgs, home: &Home) -> Result<()> {
     check_place(&args, home, chain.chain_id())?;
     let params = params(&args, chain.chain_id())?;
     let keyring = Keyring::new(home);
-    let key = args.key.clone().unwrap_or_else(|| home.key("deployer"));
+    let key = home.key_named(args.key.as_deref().unwrap_or("deployer"));
     let key = keyring.open_or_make(&key)?;
     let begun = home
         .data()

@@ -28,8 +28,8 @@ pub(super) struct RelayArgs {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Whose gas; anybody's [default: `relay` of `assay key list`, made if it is not there]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|FILE")]
+    key: Option<String>,
     #[arg(long)]
     json: bool,
 }
@@ -37,7 +37,7 @@ pub(super) struct RelayArgs {
 pub(super) async fn run(args: RelayArgs, home: &Home) -> Result<()> {
     home.create()?;
     let (from, value) = claims(&args).await?;
-    let path = args.key.unwrap_or_else(|| home.key("relay"));
+    let path = home.key_named(args.key.as_deref().unwrap_or("relay"));
     let market = args.network.market(home).await?;
     let batches: Vec<SignedClaims> =
         serde_json::from_value(value).with_context(|| format!("{from} holds no signed claims"))?;

@@ -9,7 +9,6 @@ use crate::{models, output, parse};
 use anyhow::{Context, Result};
 use assay_chain::{Key, Market, Provider, Registration};
 use assay_protocol::{Address, MicroUsd, ModelId};
-use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InitArgs {
@@ -39,8 +38,8 @@ pub(super) struct OwnerArgs {
     pub(super) network: NetworkArgs,
     /// The owner's key, which holds stake and payouts; it may lie elsewhere, since a running node needs only the offer
     /// key [default: `owner` of `assay key list`]
-    #[arg(long, value_name = "FILE")]
-    owner_key: Option<PathBuf>,
+    #[arg(long, value_name = "NAME|FILE")]
+    owner_key: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,7 +79,7 @@ impl OwnerArgs {
     }
 
     pub(super) fn key(&self, home: &Home, keyring: &Keyring<'_>) -> Result<Key> {
-        let path = self.owner_key.clone().unwrap_or_else(|| owner_key(home));
+        let path = home.key_named(self.owner_key.as_deref().unwrap_or("owner"));
         let path = keyring::found(&path).ok_or_else(|| {
             let what = format!("there is no key {}", path.display());
             refusal(what, "name the owner's key with --owner-key")
@@ -124,6 +123,7 @@ pub(super) async fn init(args: InitArgs, home: &Home) -> Result<()> {
             update(&market, &owner, &known, &args, models).await?;
         }
         None => {
+            network::gas(&market, &owner).await?;
             network::funds(&market, &owner, args.stake, args.mint).await?;
             // Before anybody can pay into them; a crash in between leaves books without a provider, and the same
             // command goes on from there.
