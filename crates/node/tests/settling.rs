@@ -39,6 +39,14 @@ fn answered(receipt: &Receipt) -> Answered {
 }
 
 impl Buyer {
+    /// Buys one answer; returns its channel, and the service with it counted.
+    async fn count(&mut self, world: &World, service: Service) -> (B256, Service) {
+        let answer = self.ask(world, COMPLETION, &completion(4)).await;
+        let receipt = answer.receipt().body;
+        let service = service.answered(&answered(&receipt)).unwrap();
+        (receipt.channel_id, service)
+    }
+
     fn record(&self, world: &World, channel_id: B256, service: Service) -> Signed<ServiceRecord> {
         let domain = world.market.deployment().scoreboard_domain();
         let body = ServiceRecord {
@@ -64,12 +72,7 @@ async fn records_are_posted_with_the_next_claims_also_after_their_payer_spoke_al
     let mut service = Service::default();
     let mut id = B256::ZERO;
     for _ in 0..2 {
-        let receipt = buyer
-            .ask(&world, COMPLETION, &completion(4))
-            .await
-            .receipt();
-        id = receipt.body.channel_id;
-        service = service.answered(&answered(&receipt.body)).unwrap();
+        (id, service) = buyer.count(&world, service).await;
     }
     let first = buyer.record(&world, id, service);
     assert_eq!(buyer.report(&[first]).await.taken, [id]);
@@ -94,15 +97,7 @@ async fn records_are_posted_with_the_next_claims_also_after_their_payer_spoke_al
     world.market.post_service(&buyer.key, &alone).await.unwrap();
 
     // The next record stands on that one, which this node has never seen.
-    let receipt = buyer
-        .ask(&world, COMPLETION, &completion(4))
-        .await
-        .receipt();
-    let service = failed
-        .body
-        .service
-        .answered(&answered(&receipt.body))
-        .unwrap();
+    let (_, service) = buyer.count(&world, failed.body.service).await;
     let next = buyer.record(&world, id, service);
     assert_eq!(buyer.report(&[next]).await.taken, [id]);
     node.claim_now().await.unwrap();
@@ -121,14 +116,7 @@ async fn a_record_that_the_scoreboard_would_refuse_keeps_no_claim_back() {
     let world = World::new().await;
     let node = world.start().await;
     let mut buyer = Buyer::new(&world, &node, 1).await;
-    let receipt = buyer
-        .ask(&world, COMPLETION, &completion(4))
-        .await
-        .receipt();
-    let id = receipt.body.channel_id;
-    let service = Service::default()
-        .answered(&answered(&receipt.body))
-        .unwrap();
+    let (id, service) = buyer.count(&world, Service::default()).await;
     let good = buyer.record(&world, id, service);
     buyer.report(&[good]).await;
     // Its payer reports more failures alone than it ever told the provider.
@@ -164,14 +152,7 @@ async fn forged_shrunk_and_swollen_records_are_refused_one_by_one() {
     let world = World::new().await;
     let node = world.start().await;
     let mut buyer = Buyer::new(&world, &node, 1).await;
-    let receipt = buyer
-        .ask(&world, COMPLETION, &completion(4))
-        .await
-        .receipt();
-    let id = receipt.body.channel_id;
-    let service = Service::default()
-        .answered(&answered(&receipt.body))
-        .unwrap();
+    let (id, service) = buyer.count(&world, Service::default()).await;
     let thief = Buyer::poor(&world, &node).await;
     let mut swollen = service;
     swollen.output_tokens = u64::MAX;
