@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, PAGE};
 use crate::kernels::{self, Dots, ExpTable, Path};
 use crate::ops::attention::{distance, exponential, reciprocal};
 
@@ -31,6 +31,7 @@ struct Scratch {
     below: Vec<u32>,
     e: Vec<u32>,
     p: Vec<i16>,
+    part: Vec<i32>,
 }
 
 thread_local! {
@@ -63,12 +64,12 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
             below,
             e,
             p,
+            part,
             ..
         } = scratch;
-        // Values come in pairs: a share of zero stands for the position before an odd start or past an
-        // odd end.
-        let lead = from & 1;
-        let pairs = cache.value_pairs(layer, kv_head, from - lead);
+        // Values come in pages and pairs: shares of zero stand for the positions before an odd start and
+        // past an odd end.
+        let lead = from % PAGE;
         p.clear();
         p.resize((lead + seen).next_multiple_of(2), 0);
         for (scores, out) in scores
@@ -81,10 +82,34 @@ pub(crate) fn attend(path: Path, query: Query<'_>, q: &[i16], head_dim: usize, o
                     *out = i32::from(cache.value(layer, kv_head, from + alone, element)) << 15;
                 }
             } else {
-                kernels::mix(path, p, pairs, out);
+                mix(path, &query, from - lead, p, part, out);
             }
         }
     });
+}
+
+/// Mixes the values of the positions from `start` on, a page's first, by an even number of shares `p`.
+pub(crate) fn mix(
+    path: Path,
+    query: &Query<'_>,
+    start: usize,
+    p: &[i16],
+    part: &mut Vec<i32>,
+    out: &mut [i32],
+) {
+    part.resize(out.len(), 0);
+    out.fill(0);
+    for (page, p) in (start / PAGE..).zip(p.chunks(PAGE)) {
+        let Some(first) = p.iter().position(|p| *p != 0) else {
+            continue;
+        };
+        let first = first & !1;
+        let pairs = query.cache.values(query.layer, query.kv_head, page);
+        kernels::mix(path, &p[first..], &pairs[first * out.len()..], part);
+        for (out, part) in out.iter_mut().zip(part.iter()) {
+            *out = out.wrapping_add(*part);
+        }
+    }
 }
 
 /// Gives `each` what every query head of one key head sees: the head's number within `q`, the scores
@@ -117,18 +142,24 @@ impl Scratch {
         piece.resize(heads * seen, 0);
         scores.clear();
         scores.resize(heads * seen, 0);
-        let keys = query.cache.keys(query.layer, query.kv_head, query.from);
         for start in (0..head_dim).step_by(PIECE) {
-            let task = Dots {
-                w: &keys[start..],
-                w_stride: head_dim,
-                rows: seen,
-                x: &q[start..],
-                x_stride: head_dim,
-                count: heads,
-                len: PIECE.min(head_dim - start),
-            };
-            kernels::dots(path, task, piece, seen);
+            let mut from = query.from;
+            while from <= query.position {
+                let (page, slot) = (from / PAGE, from % PAGE);
+                let keys = query.cache.keys(query.layer, query.kv_head, page);
+                let rows = (PAGE - slot).min(query.position + 1 - from);
+                let task = Dots {
+                    w: &keys[slot * head_dim + start..],
+                    w_stride: head_dim,
+                    rows,
+                    x: &q[start..],
+                    x_stride: head_dim,
+                    count: heads,
+                    len: PIECE.min(head_dim - start),
+                };
+                kernels::dots(path, task, &mut piece[from - query.from..], seen);
+                from += rows;
+            }
             for (score, piece) in scores.iter_mut().zip(piece.iter()) {
                 *score += i64::from(*piece);
             }

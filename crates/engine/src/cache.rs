@@ -1,76 +1,123 @@
-//! Keys and values of one sequence: bounded when made, never grown. Keys lie position after position,
-//! values in pairs of positions element by element, which is the order the mix reads them in.
+//! Keys and values of sequences, in pages of [`PAGE`] positions that come from a bounded pool. A page holds
+//! all layers of its positions and is shared by every sequence that begins alike; only who owns a page alone
+//! writes it. What order a page keeps inside is known here and to the kernels alone.
+
+use std::sync::Arc;
+
+/// Positions in a page.
+pub(crate) const PAGE: usize = 32;
+
+/// Elements that a cache line holds.
+const LINE: usize = 32;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) layers: usize,
+    pub(crate) kv_heads: usize,
+    /// A multiple of 16.
+    pub(crate) head_dim: usize,
+}
+
+impl Shape {
+    /// Elements that one head of one layer keeps in a page: of keys, and again of values.
+    fn part(self) -> usize {
+        PAGE * self.head_dim
+    }
+
+    fn page_elements(self) -> usize {
+        2 * self.layers * self.kv_heads * self.part()
+    }
+}
+
+/// One allocation: layer after layer, head after head, the keys of all positions and then the values.
+pub(crate) struct Page {
+    data: Vec<i16>,
+    /// Where the first cache line begins.
+    start: usize,
+}
+
+impl Page {
+    /// Memory is zeroed lazily by the allocator, so that what is not used costs nothing.
+    fn new(shape: Shape) -> Page {
+        let data = vec![0; shape.page_elements() + LINE - 1];
+        // Alignment is for speed alone; where it cannot be had, any start will do.
+        let start = data.as_ptr().align_offset(64).min(LINE - 1);
+        Page { data, start }
+    }
+
+    /// Keys of one head, and its values.
+    fn parts(&self, shape: Shape, layer: usize, head: usize) -> (&[i16], &[i16]) {
+        let part = shape.part();
+        let at = self.start + (layer * shape.kv_heads + head) * 2 * part;
+        self.data[at..at + 2 * part].split_at(part)
+    }
+
+    fn parts_mut(&mut self, shape: Shape, layer: usize, head: usize) -> (&mut [i16], &mut [i16]) {
+        let part = shape.part();
+        let at = self.start + (layer * shape.kv_heads + head) * 2 * part;
+        self.data[at..at + 2 * part].split_at_mut(part)
+    }
+}
+
+/// Keys lie position after position.
+fn store_key(keys: &mut [i16], dim: usize, slot: usize, k: &[i16]) {
+    keys[slot * dim..][..dim].copy_from_slice(k);
+}
+
+/// Values lie in pairs of positions, element by element, which is the order the mix reads them in.
+fn store_value(values: &mut [i16], dim: usize, slot: usize, v: &[i16]) {
+    let pair = &mut values[(slot & !1) * dim..][..2 * dim];
+    for (to, v) in pair[slot & 1..].iter_mut().step_by(2).zip(v) {
+        *to = *v;
+    }
+}
 
 /// The cache of one sequence, all layers.
 pub(crate) struct Cache {
-    layers: Vec<LayerCache>,
     shape: Shape,
+    pages: Vec<Arc<Page>>,
     /// Positions that hold keys and values of every layer.
     pub(crate) len: usize,
 }
 
-struct LayerCache {
-    k: Vec<i16>,
-    v: Vec<i16>,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) layers: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-}
-
 impl Cache {
-    /// Room for `capacity` positions. Memory is zeroed lazily by the allocator, so that what is reserved
-    /// costs nothing before it is used.
+    /// A cache with pages of its own for `capacity` positions.
     pub(crate) fn new(shape: Shape, capacity: usize) -> Cache {
-        let len = shape.kv_heads * capacity.next_multiple_of(2) * shape.head_dim;
-        let layer = || LayerCache {
-            k: vec![0; len],
-            v: vec![0; len],
-        };
+        let pages = (0..capacity.div_ceil(PAGE)).map(|_| Arc::new(Page::new(shape)));
         Cache {
-            layers: (0..shape.layers).map(|_| layer()).collect(),
             shape,
+            pages: pages.collect(),
             len: 0,
         }
     }
 
-    fn head_len(&self, layer: usize) -> usize {
-        self.layers[layer].k.len() / self.shape.kv_heads
-    }
-
     /// Stores one position's k and v, each head after head.
     pub(crate) fn store(&mut self, layer: usize, position: usize, k: &[i16], v: &[i16]) {
-        let (dim, len) = (self.shape.head_dim, self.head_len(layer));
-        let layer = &mut self.layers[layer];
+        let (shape, slot) = (self.shape, position % PAGE);
+        let page = Arc::get_mut(&mut self.pages[position / PAGE])
+            .expect("only a page's one owner writes it");
+        let dim = shape.head_dim;
         for (head, (k, v)) in k.chunks_exact(dim).zip(v.chunks_exact(dim)).enumerate() {
-            layer.k[head * len + position * dim..][..dim].copy_from_slice(k);
-            let pair = &mut layer.v[head * len + (position & !1) * dim..][..2 * dim];
-            for (slot, v) in pair[position & 1..].iter_mut().step_by(2).zip(v) {
-                *slot = *v;
-            }
+            let (keys, values) = page.parts_mut(shape, layer, head);
+            store_key(keys, dim, slot, k);
+            store_value(values, dim, slot, v);
         }
     }
 
-    /// A head's keys from position `from` on.
-    pub(crate) fn keys(&self, layer: usize, head: usize, from: usize) -> &[i16] {
-        let len = self.head_len(layer);
-        &self.layers[layer].k[head * len..(head + 1) * len][from * self.shape.head_dim..]
+    /// A head's keys in the page with this number.
+    pub(crate) fn keys(&self, layer: usize, head: usize, page: usize) -> &[i16] {
+        self.pages[page].parts(self.shape, layer, head).0
     }
 
-    /// A head's values from the even position `from` on, in pairs.
-    pub(crate) fn value_pairs(&self, layer: usize, head: usize, from: usize) -> &[i16] {
-        debug_assert!(from.is_multiple_of(2));
-        let len = self.head_len(layer);
-        &self.layers[layer].v[head * len..(head + 1) * len][from * self.shape.head_dim..]
+    /// A head's values in the page with this number.
+    pub(crate) fn values(&self, layer: usize, head: usize, page: usize) -> &[i16] {
+        self.pages[page].parts(self.shape, layer, head).1
     }
 
     /// One element of a stored value.
     pub(crate) fn value(&self, layer: usize, head: usize, position: usize, element: usize) -> i16 {
-        let pairs = self.value_pairs(layer, head, position & !1);
-        pairs[2 * element + (position & 1)]
+        let (values, slot) = (self.values(layer, head, position / PAGE), position % PAGE);
+        values[(slot & !1) * self.shape.head_dim + 2 * element + (slot & 1)]
     }
 }
 
@@ -78,30 +125,44 @@ impl Cache {
 mod tests {
     use super::*;
 
+    const SHAPE: Shape = Shape {
+        layers: 2,
+        kv_heads: 3,
+        head_dim: 16,
+    };
+
     #[test]
     fn what_is_stored_is_found_by_head_and_position() {
-        let shape = Shape {
-            layers: 2,
-            kv_heads: 3,
-            head_dim: 4,
-        };
-        let mut cache = Cache::new(shape, 5);
+        let positions = 2 * PAGE + 5;
+        let mut cache = Cache::new(SHAPE, positions);
         let element =
-            |position: usize, head: usize, i: usize| (position * 100 + head * 10 + i) as i16;
-        for position in 0..5 {
-            let k: Vec<i16> = (0..12).map(|n| element(position, n / 4, n % 4)).collect();
+            |position: usize, head: usize, i: usize| (position * 100 + head * 20 + i) as i16;
+        for position in 0..positions {
+            let k: Vec<i16> = (0..48).map(|n| element(position, n / 16, n % 16)).collect();
             let v: Vec<i16> = k.iter().map(|k| -k).collect();
             cache.store(1, position, &k, &v);
         }
-        for position in 0..5 {
+        for position in 0..positions {
             for head in 0..3 {
-                for i in 0..4 {
+                for i in 0..16 {
                     let expected = element(position, head, i);
-                    assert_eq!(cache.keys(1, head, position)[i], expected);
+                    let keys = cache.keys(1, head, position / PAGE);
+                    assert_eq!(keys[position % PAGE * 16 + i], expected);
                     assert_eq!(cache.value(1, head, position, i), -expected);
                 }
             }
         }
-        assert!(cache.keys(0, 0, 0).iter().all(|k| *k == 0));
+        for page in 0..3 {
+            assert!(cache.keys(0, 0, page).iter().all(|k| *k == 0));
+            assert_eq!(cache.keys(0, 0, page).as_ptr().align_offset(64), 0);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "only a page's one owner writes it")]
+    fn a_shared_page_is_never_written() {
+        let mut cache = Cache::new(SHAPE, PAGE);
+        let _second = cache.pages[0].clone();
+        cache.store(0, 0, &[0; 48], &[0; 48]);
     }
 }

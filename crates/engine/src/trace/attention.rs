@@ -6,7 +6,7 @@ use std::ops::Range;
 use assay_protocol::trace::BLOCK;
 
 use super::record::Record;
-use crate::attend::{Query, first_seen, weigh};
+use crate::attend::{self, Query, first_seen, weigh};
 use crate::cache::Cache;
 use crate::kernels::{self, Path};
 use crate::model::{Inner, Layer};
@@ -42,6 +42,7 @@ impl Attention<'_> {
         let mut e = vec![0u32; blocks * block];
         let mut p = vec![0i16; blocks * block];
         let mut mix = vec![0i32; dim];
+        let mut part = Vec::new();
         let group = q.len() / kv_heads;
         for (kv_head, q) in q.chunks_exact(group).enumerate() {
             let query = Query {
@@ -87,11 +88,8 @@ impl Attention<'_> {
                         }
                         Some(_) => mix.fill(0),
                         None => {
-                            let pairs =
-                                self.cache
-                                    .value_pairs(self.number, kv_head, positions.start);
                             let p = &p[b * block..(b + 1) * block];
-                            kernels::mix(self.path, p, pairs, &mut mix);
+                            attend::mix(self.path, &query, positions.start, p, &mut part, &mut mix);
                         }
                     }
                     let width = kv_heads * group;
