@@ -17,6 +17,7 @@ pub mod ops;
 mod pool;
 pub mod reference;
 pub mod replay;
+pub mod roofline;
 pub mod run;
 mod shared;
 mod tokenwise;
