@@ -13,7 +13,7 @@ use crate::crew::{Crew, Product};
 use crate::kernels::{Path, Vectors};
 use crate::model::{Inner, Layer, Model, Norm};
 use crate::ops;
-use crate::pool::Pool;
+use crate::pool::{Pool, Threads};
 use crate::shared::Shared;
 use crate::tokenwise;
 use crate::trace::tap::Tap;
@@ -62,11 +62,11 @@ struct Work {
 }
 
 impl Runner {
-    pub(crate) fn new(model: &Model, threads: usize) -> Runner {
+    pub(crate) fn new(model: &Model, threads: impl Into<Threads>) -> Runner {
         Runner {
             model: model.clone(),
             crew: Crew {
-                pool: Pool::new(threads.max(1)),
+                pool: Pool::new(threads),
                 path: Path::detect(),
             },
             work: Work::default(),

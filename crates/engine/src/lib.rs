@@ -29,3 +29,4 @@ pub use batcher::{
 pub use bounds::BoundError;
 pub use clamps::ClampCounts;
 pub use model::{Bytes, LoadError, Model, RootError};
+pub use pool::Threads;

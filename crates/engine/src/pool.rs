@@ -17,6 +17,25 @@ const ROUND: u64 = 1 << 32;
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
+/// The threads of an engine. A plain number is that many with nothing done to them.
+#[derive(Clone, Default)]
+pub struct Threads {
+    /// In all, the one that calls included, which is there in any case.
+    pub count: usize,
+    /// Runs once on each of them before anything else, with the thread's number; the caller's is 0. For what
+    /// only the caller's system knows how to do, such as pinning.
+    pub on_start: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+}
+
+impl From<usize> for Threads {
+    fn from(count: usize) -> Threads {
+        Threads {
+            count,
+            on_start: None,
+        }
+    }
+}
+
 /// Threads that wait for rounds of tasks.
 pub(crate) struct Pool {
     round: Arc<Round>,
@@ -42,8 +61,8 @@ unsafe impl Send for Round {}
 unsafe impl Sync for Round {}
 
 impl Pool {
-    /// A pool of `threads` in all, the caller included.
-    pub(crate) fn new(threads: usize) -> Pool {
+    pub(crate) fn new(threads: impl Into<Threads>) -> Pool {
+        let Threads { count, on_start } = threads.into();
         let round = Arc::new(Round {
             state: AtomicU64::new(0),
             task: UnsafeCell::new(None),
@@ -55,15 +74,23 @@ impl Pool {
             wake: Condvar::new(),
         });
         // A thread that cannot be had is one fewer, not an error: results do not depend on it.
-        let workers = (1..threads)
-            .filter_map(|_| {
-                let round = round.clone();
+        let workers = (1..count)
+            .filter_map(|number| {
+                let (round, on_start) = (round.clone(), on_start.clone());
                 std::thread::Builder::new()
                     .name("assay-engine".into())
-                    .spawn(move || round.work())
+                    .spawn(move || {
+                        if let Some(on_start) = on_start {
+                            on_start(number);
+                        }
+                        round.work()
+                    })
                     .ok()
             })
             .collect();
+        if let Some(on_start) = on_start {
+            on_start(0);
+        }
         Pool {
             round,
             workers,
@@ -267,5 +294,29 @@ mod tests {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.load(Ordering::Relaxed), 64);
+    }
+
+    #[test]
+    fn every_thread_starts_with_what_the_caller_wants_done() {
+        let started = Arc::new(Mutex::new(Vec::new()));
+        let seen = started.clone();
+        let pool = Pool::new(Threads {
+            count: 4,
+            on_start: Some(Arc::new(move |number| {
+                let thread = std::thread::current().id();
+                seen.lock().unwrap().push((number, thread));
+            })),
+        });
+        pool.run(64, &|_| ());
+        drop(pool);
+        let mut started = started.lock().unwrap().clone();
+        started.sort_unstable_by_key(|(number, _)| *number);
+        assert!(started.iter().map(|(number, _)| *number).eq(0..4));
+        assert_eq!(started[0].1, std::thread::current().id());
+        assert!(
+            started[1..]
+                .iter()
+                .all(|(_, thread)| *thread != started[0].1)
+        );
     }
 }
