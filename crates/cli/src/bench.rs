@@ -1,40 +1,80 @@
-//! `assay model bench`: how fast a model prefills, decodes and is audited on this machine.
+//! `assay model bench`: how fast a model opens, prefills, decodes and is audited on this machine, how much memory that
+//! takes, and how near it comes to what the machine can do at all.
 //!
-//! Each figure is the median of several runs, and says so; nothing is extrapolated.
+//! This file reads what was asked for and puts the parts in order. Every figure is a median of runs and is shown with
+//! the least and the most of them; nothing is extrapolated. docs/performance.md explains each figure.
+
+mod figures;
+mod measure;
+mod memory;
+mod roofline;
+mod table;
+mod text;
 
 use crate::home::Home;
 use crate::judge;
 use crate::models::{self, Bars};
 use crate::output;
+use crate::progress::{Bar, Unit};
 use crate::refusal::refusal;
-use anyhow::{Context, Result, ensure};
-use assay_engine::{BatchLimits, Batcher, EventKind, GenerationRequest, replay};
+use anyhow::{Context, Result};
 use assay_model::gguf::Gguf;
-use assay_model::{EncodeOptions, LoadedModel, quality};
-use assay_protocol::{SamplerParams, TokenId};
-use serde::Serialize;
-use std::time::{Duration, Instant};
+use assay_model::{LoadedModel, quality};
+use figures::{Audit, Decode, Machine, ModelFigures, Report, Row, Run, Speed};
+use measure::{Engine, Writers};
+use roofline::{Cost, Roofline};
+use std::path::{Path, PathBuf};
+use text::Text;
+
+/// Runs of `--quick`.
+const RUNS_QUICK: usize = 1;
+/// Tokens of the prompt whose first answer is waited for, and of the one whose answer is audited.
+const PROMPT_FIRST: usize = 16;
+const PROMPT_AUDIT: usize = 64;
+/// Tokens of a prompt that is only there to decode after: what opens a text, and a word.
+const PROMPT_DECODE: usize = 2;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[arg(default_value = models::DEFAULT)]
-    name: String,
+    /// Names of `assay model list`, beginnings of names, or model files [default: smollm2]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Every model on this machine
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+
+    /// Threads that compute, one row each, as in 1,2 [default: one, and all cores]
+    #[arg(long, value_delimiter = ',')]
+    threads: Vec<usize>,
 
     /// Prompt tokens of the prefill
     #[arg(long, default_value_t = 512)]
     prefill: usize,
 
-    /// Output tokens of the decode
+    /// Output tokens that each sequence decodes
     #[arg(long, default_value_t = 128)]
     decode: u32,
 
-    /// How often; the median is shown
+    /// Sequences that decode together, as in 1,4,8
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 8])]
+    batch: Vec<usize>,
+
+    /// Output tokens of the answer that is generated and then re-executed
+    #[arg(long, default_value_t = 256)]
+    answer: u32,
+
+    /// Measure these alone
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Vec<Part>,
+
+    /// How often each figure is taken; the median is shown
     #[arg(long, default_value_t = 3)]
     runs: usize,
 
-    /// Threads that compute [default: all cores]
-    #[arg(long)]
-    threads: Option<usize>,
+    /// One run, on all cores
+    #[arg(long, conflicts_with_all = ["runs", "threads"])]
+    quick: bool,
 
     /// Compare the integer model with the float model of its GGUF instead: perplexity, KL, top-1, clamps (minutes)
     #[arg(long)]
@@ -44,99 +84,279 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Figures {
-    model: String,
-    threads: usize,
-    prefill_tokens: usize,
-    prefill_tokens_per_s: u64,
-    decode_tokens: u32,
-    decode_tokens_per_s: u64,
-    /// Generating the decode run's answer, prompt included.
-    generate_ms: u64,
-    /// Re-executing it.
-    audit_ms: u64,
-    audit_percent_of_generation: u64,
+/// What can be measured apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// From the file to a model that runs, and to its first token
+    Open,
+    Prefill,
+    Decode,
+    /// Re-executing an answer, against generating it
+    Audit,
+    /// What this machine can read and multiply at best
+    Roofline,
+}
+
+/// [`Args`], as they are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Plan {
+    parts: Vec<Part>,
+    threads: Vec<usize>,
+    prefill: usize,
+    decode: u32,
+    batches: Vec<usize>,
+    answer: u32,
     runs: usize,
 }
 
-/// Plain prose, repeated to any length.
-const TEXT: &str = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of \
-    foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light. ";
+impl Plan {
+    fn new(args: &Args, cores: usize) -> Result<Plan> {
+        let parts = match args.only[..] {
+            [] => <Part as clap::ValueEnum>::value_variants().to_vec(),
+            _ => args.only.clone(),
+        };
+        let mut threads = match args.threads[..] {
+            [] if args.quick => vec![cores],
+            [] => vec![1, cores],
+            _ => args.threads.clone(),
+        };
+        threads.dedup();
+        let counts = [args.prefill, args.decode as usize, args.answer as usize];
+        let lists = [&threads, &args.batch].into_iter().flatten();
+        if counts.iter().chain(lists).any(|count| *count == 0) {
+            return Err(refusal(
+                "nothing can be measured of 0 tokens, threads or sequences",
+                "give numbers from 1 on, or leave a figure out with --only",
+            ));
+        }
+        Ok(Plan {
+            parts,
+            threads,
+            prefill: args.prefill,
+            decode: args.decode,
+            batches: args.batch.clone(),
+            answer: args.answer,
+            runs: if args.quick {
+                RUNS_QUICK
+            } else {
+                args.runs.max(1)
+            },
+        })
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
+
+    /// Sequences that are ever under way together, and positions that they may take.
+    fn sequences(&self) -> usize {
+        self.batches.iter().copied().max().unwrap_or(1)
+    }
+
+    fn positions(&self) -> usize {
+        let together = self.sequences() * (PROMPT_DECODE + self.decode as usize);
+        together.max(self.longest())
+    }
+
+    /// Positions of the longest sequence.
+    fn longest(&self) -> usize {
+        let audit = PROMPT_AUDIT + self.answer as usize;
+        let decode = PROMPT_DECODE + self.decode as usize;
+        let prefill = self.prefill + 1;
+        audit.max(decode).max(prefill).max(PROMPT_FIRST + 1)
+    }
+}
 
 pub(crate) fn run(home: &Home, args: &Args) -> Result<()> {
-    let loaded = models::open(home, &args.name)?;
+    let names = names(home, args)?;
     if args.quality {
-        return quality(home, &loaded);
+        return names.iter().try_for_each(|name| quality(home, name));
     }
-    let threads = args.threads.unwrap_or_else(judge::threads);
-    let context = loaded.model.manifest().dims.context_max as usize;
-    ensure!(
-        args.prefill + 1 < context
-            && args.decode as usize + 64 < context
-            && args.decode > 1
-            && args.prefill > 0,
-        "the model's context is {context} tokens; ask for less"
-    );
-    let long = prompt(&loaded, args.prefill)?;
-    let short = prompt(&loaded, 64)?;
-    let (mut prefills, mut decodes, mut wholes, mut audits) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..args.runs.max(1) {
-        prefills.push(generate(&loaded, threads, &long, 1)?.first);
-        let decoded = generate(&loaded, threads, &short, args.decode)?;
-        decodes.push(decoded.rest);
-        wholes.push(decoded.first + decoded.rest);
-        let sampler = sampler(args.decode);
-        let started = Instant::now();
-        let choices = replay::choices(&loaded.model, threads, &short, &sampler, &decoded.output)?;
-        audits.push(started.elapsed());
-        ensure!(
-            choices == decoded.output,
-            "an audit disagrees with the generation: report this"
-        );
-    }
-    let (generate, audit) = (median(&mut wholes), median(&mut audits));
-    let figures = Figures {
-        model: loaded.name.clone(),
-        threads,
-        prefill_tokens: long.len(),
-        prefill_tokens_per_s: per_second(long.len() as u64, median(&mut prefills)),
-        decode_tokens: args.decode,
-        decode_tokens_per_s: per_second(u64::from(args.decode) - 1, median(&mut decodes)),
-        generate_ms: output::millis(generate),
-        audit_ms: output::millis(audit),
-        audit_percent_of_generation: (output::millis(audit) * 100)
-            .div_ceil(output::millis(generate).max(1)),
-        runs: args.runs.max(1),
+    let plan = Plan::new(args, judge::threads())?;
+    let rooflines = match plan.has(Part::Roofline) {
+        true => plan.threads.iter().map(|n| Roofline::measure(*n)).collect(),
+        false => Vec::new(),
     };
-    if args.json {
-        return output::print_json(&figures);
+    let mut report = Report {
+        machine: Machine {
+            cores: judge::threads(),
+            rooflines,
+        },
+        models: Vec::new(),
+    };
+    if !args.json {
+        print!("{}", table::machine(&report.machine));
     }
-    println!(
-        "{} on {} threads, medians of {} runs",
-        figures.model, figures.threads, figures.runs
+    for name in names {
+        let figures = measure_model(home, &name, &plan, &report.machine.rooflines)?;
+        if !args.json {
+            print!("\n{}", table::model(&figures));
+        }
+        report.models.push(figures);
+    }
+    match args.json {
+        true => output::print_json(&report),
+        false => Ok(()),
+    }
+}
+
+fn names(home: &Home, args: &Args) -> Result<Vec<String>> {
+    if !args.all {
+        return Ok(match args.names[..] {
+            [] => vec![models::DEFAULT.to_owned()],
+            _ => args.names.clone(),
+        });
+    }
+    let here = models::store(home).list()?;
+    if here.is_empty() {
+        let next = "run `assay model pull`";
+        return Err(refusal("no model is on this machine", next));
+    }
+    Ok(here.into_iter().map(|model| model.name).collect())
+}
+
+/// Where the file of an opened model lies.
+fn file_of(home: &Home, asked: &str, loaded: &LoadedModel) -> Result<PathBuf> {
+    if Path::new(asked).is_file() {
+        return Ok(PathBuf::from(asked));
+    }
+    let here = models::store(home).list()?.into_iter();
+    let mut found = here.filter(|model| model.name == loaded.name);
+    let model = found.next().context("the model's file went away")?;
+    Ok(model.path)
+}
+
+fn measure_model(
+    home: &Home,
+    name: &str,
+    plan: &Plan,
+    rooflines: &[Roofline],
+) -> Result<ModelFigures> {
+    let loaded = models::open(home, name)?;
+    let path = file_of(home, name, &loaded)?;
+    let context = loaded.model.manifest().dims.context_max as usize;
+    if plan.longest() > context {
+        return Err(refusal(
+            format!("the context of {} is {context} tokens", loaded.name),
+            "ask for less with --prefill, --decode or --answer",
+        ));
+    }
+    let text = Text::new(&loaded)?;
+    let cost = Cost::of(&loaded.model);
+    let bar = Bar::start(
+        &format!("bench {}", loaded.name),
+        Unit::Steps,
+        (plan.threads.len() * (plan.runs + 1)) as u64,
     );
-    println!(
-        "  prefill  {:>6} tokens/s over {} tokens",
-        figures.prefill_tokens_per_s, figures.prefill_tokens
-    );
-    println!(
-        "  decode   {:>6} tokens/s over {} tokens",
-        figures.decode_tokens_per_s, figures.decode_tokens
-    );
-    println!(
-        "  audit    {:>6} ms for an answer of {} tokens that took {} ms: {}%",
-        figures.audit_ms,
-        figures.decode_tokens,
-        figures.generate_ms,
-        figures.audit_percent_of_generation
-    );
-    Ok(())
+    let mut done = 0;
+    let mut step = || {
+        done += 1;
+        bar.set(done, (plan.threads.len() * (plan.runs + 1)) as u64);
+    };
+    let mut rows = Vec::new();
+    for threads in &plan.threads {
+        let roofline = rooflines.iter().find(|line| line.threads == *threads);
+        rows.push(measure_row(
+            &loaded, &text, *threads, plan, &cost, roofline, &mut step,
+        )?);
+    }
+    let open = match plan.has(Part::Open) {
+        true => Some(measure::open(&path, &text.prompt(0, PROMPT_FIRST), plan)?),
+        false => None,
+    };
+    bar.finish("done");
+    Ok(ModelFigures {
+        name: loaded.name.clone(),
+        id: loaded.model.id(),
+        file_bytes: std::fs::metadata(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?
+            .len(),
+        cost,
+        open,
+        rows,
+    })
+}
+
+/// Everything on so many threads. Runs of different figures alternate, so that a passing load falls on all.
+fn measure_row(
+    loaded: &LoadedModel,
+    text: &Text,
+    threads: usize,
+    plan: &Plan,
+    cost: &Cost,
+    roofline: Option<&Roofline>,
+    step: &mut dyn FnMut(),
+) -> Result<Row> {
+    memory::reset_peak();
+    let mut engine = Engine::new(&loaded.model, threads, plan);
+    // Finding prompts whose answers do not end early also warms up.
+    let writers = match plan.has(Part::Decode) {
+        true => Writers::find(
+            &mut engine,
+            text,
+            plan.sequences(),
+            PROMPT_DECODE,
+            plan.decode,
+        )?,
+        false => Writers::default(),
+    };
+    let author = match plan.has(Part::Audit) {
+        true => Writers::find(&mut engine, text, 1, PROMPT_AUDIT, plan.answer)?,
+        false => Writers::default(),
+    };
+    step();
+    let mut prefill: Vec<Run> = Vec::new();
+    let mut decode: Vec<Vec<Run>> = vec![Vec::new(); plan.batches.len()];
+    let mut audits = Vec::new();
+    for run in 0..plan.runs {
+        if plan.has(Part::Prefill) {
+            let prompt = text.prompt(run, plan.prefill);
+            let timed = engine.generate(&[prompt], 1)?;
+            prefill.push(Run::new(plan.prefill, timed.time));
+        }
+        if plan.has(Part::Decode) {
+            for (batch, runs) in plan.batches.iter().zip(&mut decode) {
+                let timed = engine.generate(writers.some(*batch), plan.decode)?;
+                runs.push(Run::new(timed.tokens(), timed.time));
+            }
+        }
+        if plan.has(Part::Audit) {
+            audits.push(engine.audit(&author.some(1)[0], plan.answer)?);
+        }
+        step();
+    }
+    let share = |work, runs: &[Run]| roofline.map(|line| line.share(work, runs));
+    let speed = |runs: Vec<Run>, work| Speed {
+        tokens_per_s: Run::tokens_per_s(&runs),
+        roofline: share(work, &runs),
+        runs,
+    };
+    Ok(Row {
+        threads,
+        prefill: plan
+            .has(Part::Prefill)
+            .then(|| speed(prefill, cost.prefill(plan.prefill))),
+        decode: plan
+            .batches
+            .iter()
+            .zip(decode)
+            .filter(|_| plan.has(Part::Decode))
+            .map(|(batch, runs)| Decode {
+                batch: *batch,
+                speed: speed(
+                    runs,
+                    cost.decode(*batch, PROMPT_DECODE, plan.decode as usize),
+                ),
+            })
+            .collect(),
+        audit: plan.has(Part::Audit).then(|| Audit::new(audits)),
+        peak_memory_bytes: memory::peak(),
+    })
 }
 
 /// The table that the model crate measures.
-fn quality(home: &Home, loaded: &LoadedModel) -> Result<()> {
+fn quality(home: &Home, name: &str) -> Result<()> {
+    let loaded = models::open(home, name)?;
     let path = models::store(home).gguf(&loaded.name).ok_or_else(|| {
         let next = format!("pull it again: assay model pull {}", loaded.name);
         refusal(
@@ -149,79 +369,72 @@ fn quality(home: &Home, loaded: &LoadedModel) -> Result<()> {
     })?;
     let gguf = Gguf::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut bars = Bars::new(&loaded.name);
-    let report = quality::measure(&gguf, loaded, &mut |progress| bars.show(progress))?;
+    let report = quality::measure(&gguf, &loaded, &mut |progress| bars.show(progress))?;
     bars.finish();
     println!("{report}");
     Ok(())
 }
 
-fn prompt(loaded: &LoadedModel, tokens: usize) -> Result<Vec<TokenId>> {
-    let text = TEXT.repeat(tokens / 20 + 2);
-    let mut ids = loaded.tokenizer.encode(
-        &text,
-        EncodeOptions {
-            add_bos: true,
-            parse_special: false,
-        },
-    )?;
-    ensure!(
-        ids.len() >= tokens,
-        "the bench text is too short for {tokens} tokens"
-    );
-    ids.truncate(tokens);
-    Ok(ids)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
 
-fn sampler(max_tokens: u32) -> SamplerParams {
-    SamplerParams::greedy(max_tokens)
-}
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
 
-struct Timed {
-    output: Vec<TokenId>,
-    /// Up to the first token.
-    first: Duration,
-    rest: Duration,
-}
+    fn plan(line: &str) -> Result<Plan> {
+        let words = std::iter::once("bench").chain(line.split_whitespace());
+        let line = Line::try_parse_from(words)?;
+        Plan::new(&line.args, 6)
+    }
 
-fn generate(
-    loaded: &LoadedModel,
-    threads: usize,
-    prompt: &[TokenId],
-    tokens: u32,
-) -> Result<Timed> {
-    let limits = BatchLimits {
-        sequences_max: 1,
-        positions_max: prompt.len() + tokens as usize,
-    };
-    let mut batcher = Batcher::new(&loaded.model, threads, limits);
-    let started = Instant::now();
-    batcher.submit(GenerationRequest {
-        prompt: prompt.to_vec(),
-        sampler: sampler(tokens),
-    })?;
-    let (mut output, mut first) = (Vec::new(), None);
-    while !batcher.is_idle() {
-        for event in batcher.step() {
-            if let EventKind::Token(id) = event.kind {
-                first.get_or_insert_with(|| started.elapsed());
-                output.push(id);
-            }
+    #[test]
+    fn without_a_word_everything_is_measured_on_one_thread_and_on_all() {
+        let plan = plan("").unwrap();
+        assert_eq!((&plan.threads[..], plan.runs), (&[1, 6][..], 3));
+        assert_eq!(
+            (plan.prefill, plan.decode, &plan.batches[..], plan.answer),
+            (512, 128, &[1, 4, 8][..], 256)
+        );
+        assert_eq!(plan.parts.len(), 5);
+    }
+
+    #[test]
+    fn what_is_asked_for_narrows_it() {
+        let narrow =
+            plan("smollm2 gemma --threads 2,4 --batch 8 --only prefill,decode --runs 1").unwrap();
+        assert_eq!(narrow.threads, [2, 4]);
+        assert_eq!(narrow.batches, [8]);
+        assert_eq!(narrow.parts, [Part::Prefill, Part::Decode]);
+        let quick = plan("--quick").unwrap();
+        assert_eq!((&quick.threads[..], quick.runs), (&[6][..], 1));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        for line in [
+            "--threads 0",
+            "--batch 1,0",
+            "--prefill 0",
+            "--decode 0",
+            "--answer 0",
+            "--threads",
+            "--only speed",
+            "--quick --runs 5",
+            "smollm2 --all",
+        ] {
+            assert!(plan(line).is_err(), "{line}");
         }
     }
-    let first = first.context("the model answered nothing")?;
-    Ok(Timed {
-        output,
-        first,
-        rest: started.elapsed().saturating_sub(first),
-    })
-}
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn per_second(count: u64, time: Duration) -> u64 {
-    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-    count.saturating_mul(1_000_000) / micros
+    #[test]
+    fn there_is_room_for_all_sequences_and_for_the_longest() {
+        let plan = plan("--decode 10 --batch 3 --prefill 5 --answer 7").unwrap();
+        assert_eq!((plan.sequences(), plan.longest()), (3, 64 + 7));
+        assert_eq!(plan.positions(), 64 + 7);
+    }
 }

@@ -6,14 +6,14 @@ use assay_protocol::{Address, B256, DurationMs, MicroUsd, Timestamp};
 
 /// Columns padded to their widest cell, under a dim head.
 pub(crate) struct Table {
-    head: Vec<&'static str>,
+    head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new(head: &[&'static str]) -> Self {
+    pub(crate) fn new(head: &[impl AsRef<str>]) -> Self {
         Self {
-            head: head.to_vec(),
+            head: head.iter().map(|cell| cell.as_ref().to_owned()).collect(),
             rows: Vec::new(),
         }
     }
@@ -45,7 +45,7 @@ impl Table {
             }
             out.trim_end().to_owned()
         };
-        let mut out = vec![line(self.head.clone())];
+        let mut out = vec![line(self.head.iter().map(String::as_str).collect())];
         out.extend(
             self.rows
                 .iter()
