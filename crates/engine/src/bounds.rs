@@ -3,8 +3,8 @@
 
 use assay_protocol::manifest::{Architecture, Manifest, MatrixEntry};
 
-use crate::kernels;
-use crate::layout::{MatrixView, Section};
+use crate::kernels::{self, Path};
+use crate::layout::{MatrixView, PANEL, Section};
 use crate::model::{BASE_MIX, BASE_MLP, BASE_NORM, Norm};
 use crate::ops::{ACC_MAX, V_MAX, X_MAX, bfp};
 
@@ -149,13 +149,21 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), BoundError> {
 
 /// Weights within 16 bits and `2047·Σ|w| ≤ 2^30 − 1` for every row.
 pub(crate) fn check_rows(section: Section, matrix: &MatrixView<'_>) -> Result<(), BoundError> {
-    if let Some(row) = (0..matrix.rows).find(|row| matrix.row_wraps(*row)) {
-        return Err(BoundError::Wraps { section, row });
+    let path = Path::detect();
+    for panel in 0..matrix.panels() {
+        if let Some(row) = matrix.wraps(panel) {
+            return Err(BoundError::Wraps { section, row });
+        }
+        let sums = kernels::row_sums(path, matrix, panel);
+        for (row, sum) in (panel * PANEL..).zip(sums) {
+            // A sum is below 2^32, as columns are below 2^16 and weights below 2^15.
+            let sum = sum as i64;
+            if sum * X_MAX > ACC_MAX {
+                return Err(BoundError::Row { section, row, sum });
+            }
+        }
     }
-    match kernels::largest_row_sum(matrix) {
-        (_, sum) if sum * X_MAX <= ACC_MAX => Ok(()),
-        (row, sum) => Err(BoundError::Row { section, row, sum }),
-    }
+    Ok(())
 }
 
 /// A requantizing shift, over all exponents its input may have. Exponents have 62 bits of slack upwards.

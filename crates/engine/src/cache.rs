@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::layout::PANEL;
+
 /// Positions in a page.
 pub(crate) const PAGE: usize = 32;
 
@@ -59,12 +61,15 @@ impl Page {
     }
 }
 
-/// Keys lie position after position.
+/// Keys lie by sixteen positions, in pairs of elements, position after position: the rows of a strip.
 fn store_key(keys: &mut [i16], dim: usize, slot: usize, k: &[i16]) {
-    keys[slot * dim..][..dim].copy_from_slice(k);
+    let lanes = &mut keys[slot / PANEL * PANEL * dim..][..PANEL * dim];
+    for (pair, k) in lanes.chunks_exact_mut(2 * PANEL).zip(k.chunks_exact(2)) {
+        pair[slot % PANEL * 2..][..2].copy_from_slice(k);
+    }
 }
 
-/// Values lie in pairs of positions, element by element, which is the order the mix reads them in.
+/// Values lie in pairs of positions, element by element: the rows of a strip are elements.
 fn store_value(values: &mut [i16], dim: usize, slot: usize, v: &[i16]) {
     let pair = &mut values[(slot & !1) * dim..][..2 * dim];
     for (to, v) in pair[slot & 1..].iter_mut().step_by(2).zip(v) {
@@ -147,7 +152,8 @@ mod tests {
                 for i in 0..16 {
                     let expected = element(position, head, i);
                     let keys = cache.keys(1, head, position / PAGE);
-                    assert_eq!(keys[position % PAGE * 16 + i], expected);
+                    let (group, lane) = (position % PAGE / 16, position % 16);
+                    assert_eq!(keys[group * 256 + i / 2 * 32 + lane * 2 + i % 2], expected);
                     assert_eq!(cache.value(1, head, position, i), -expected);
                 }
             }

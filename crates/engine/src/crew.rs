@@ -9,9 +9,9 @@ use crate::model::{Inner, Linear};
 use crate::pool::Pool;
 use crate::shared::Shared;
 
-/// Rows of a matrix that one task takes.
-const ROWS_MIN: usize = 16;
-const ROWS_MAX: usize = 512;
+/// Tasks a thread that a product is shared out in, and the most panels that one takes.
+const TASKS: usize = 4;
+const PANELS_MAX: usize = 32;
 
 thread_local! {
     static WIDE: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
@@ -62,7 +62,7 @@ impl Crew {
                 e[0] = WIDE.with_borrow_mut(|wide| each(t, wide, x));
             });
         }
-        input.prepare();
+        self.path.run(|| input.prepare());
     }
 
     /// Several matrices over the same inputs; a token's outputs are `stride` apart. Gives how many results
@@ -79,18 +79,19 @@ impl Crew {
             .iter()
             .map(|product| product.linear.matrix.view(inner))
             .collect();
-        let total: usize = views.iter().map(|view| view.rows).sum();
-        let step = (total / (self.pool.threads() * 4))
-            .next_multiple_of(ROWS_MIN)
-            .clamp(ROWS_MIN, ROWS_MAX);
+        let total: usize = views.iter().map(|view| view.panels()).sum();
+        let step = (total / (self.pool.threads() * TASKS)).clamp(1, PANELS_MAX);
         let tasks: Vec<(usize, usize)> = views
             .iter()
             .enumerate()
-            .flat_map(|(index, view)| (0..view.rows).step_by(step).map(move |row| (index, row)))
+            .flat_map(|(index, view)| {
+                let starts = (0..view.panels()).step_by(step);
+                starts.map(move |panel| (index, panel))
+            })
             .collect();
         let (out, clamped, path) = (Shared::new(out), AtomicU64::new(0), self.path);
         self.pool.run(tasks.len(), &|task| {
-            let (index, row) = tasks[task];
+            let (index, panel) = tasks[task];
             let (view, product) = (&views[index], &products[index]);
             let output = Output {
                 to: &out,
@@ -99,9 +100,9 @@ impl Crew {
                 shift: product.linear.shift + product.fraction,
                 limit: product.linear.limit,
             };
-            let rows = row..(row + step).min(view.rows);
+            let panels = panel..(panel + step).min(view.panels());
             // Safety: tasks have different rows or, by their offsets, different matrices.
-            let count = unsafe { kernels::matmul(path, view, rows, input, &output) };
+            let count = unsafe { kernels::matmul(path, view, panels, input, &output) };
             clamped.fetch_add(count, Ordering::Relaxed);
         });
         clamped.into_inner()

@@ -2,10 +2,12 @@
 //! ones. Threads share out rows and tokens; the bits do not depend on how, nor on what else is in the
 //! batch. `reference` is the same pass written plainly.
 
+use std::ops::Range;
+
 use assay_protocol::TokenId;
 use assay_protocol::manifest::Fractions;
 
-use crate::attend::{Query, attend, first_seen};
+use crate::attend::{Queries, attend};
 use crate::cache::{Cache, Shape};
 use crate::calibrate;
 use crate::clamps::{ClampCounts, Clamps};
@@ -18,6 +20,8 @@ use crate::shared::Shared;
 use crate::tokenwise;
 use crate::trace::tap::Tap;
 
+/// Most tokens of a sequence that attention takes together: keys and values are read once for all.
+const TILE: usize = 8;
 /// Most logits held at once.
 const LOGITS_MAX: usize = 1 << 23;
 
@@ -59,6 +63,18 @@ struct Work {
     mixed: Vec<i32>,
     branch: Vec<i32>,
     logits: Vec<i32>,
+}
+
+/// Runs of neighbouring tokens of one sequence: what attention takes together.
+fn tiles(rows: &[Row]) -> Vec<Range<usize>> {
+    let mut tiles: Vec<Range<usize>> = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        match tiles.last_mut() {
+            Some(tile) if rows[tile.start].span == row.span && tile.len() < TILE => tile.end += 1,
+            _ => tiles.push(index..index + 1),
+        }
+    }
+    tiles
 }
 
 impl Runner {
@@ -346,24 +362,32 @@ impl Runner {
             let scale = inner.manifest.attention_scale;
             let csh = i32::from(scale.csh) + i32::from(fractions.q) + i32::from(fractions.k);
             let group = q_len / kv_heads;
+            let tiles = tiles(rows);
             // The latest tokens see most: first, so that no thread is left alone with one.
-            crew.pool.run(count * kv_heads, &|task| {
-                let (t, kv_head) = (count - 1 - task / kv_heads, task % kv_heads);
-                let at = t * q_len + kv_head * group;
-                // Safety: one task a token and key head.
-                let out = unsafe { mixed.slice(at..at + group) };
-                let position = rows[t].position;
-                let query = Query {
-                    cache: caches[rows[t].span],
+            crew.pool.run(tiles.len() * kv_heads, &|task| {
+                let tile = &tiles[tiles.len() - 1 - task / kv_heads];
+                let kv_head = task % kv_heads;
+                let at = |t: usize| {
+                    let at = (tile.start + t) * q_len + kv_head * group;
+                    at..at + group
+                };
+                let first = rows[tile.start];
+                let queries = Queries {
+                    cache: caches[first.span],
                     layer: index,
                     kv_head,
-                    position,
-                    from: first_seen(position, layer.window),
+                    heads: group / dim,
+                    head_dim: dim,
+                    first: first.position,
+                    count: tile.len(),
+                    window: layer.window,
                     c: scale.c,
                     csh,
                     exp: &inner.exp,
                 };
-                attend(path, query, &q[at..at + group], dim, out);
+                // Safety: one task a tile of tokens and key head.
+                let put = |t, mix: &[i32]| unsafe { mixed.slice(at(t)) }.copy_from_slice(mix);
+                attend(path, queries, |t| &q[at(t)], put);
             });
         }
         let mixed = &work.mixed;

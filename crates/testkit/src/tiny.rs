@@ -151,7 +151,7 @@ impl Maker<'_> {
             rope: u8::from(gemma && !windowed),
             attention_norm: self.gain(at(LayerPart::AttentionNorm), d.width, 1 << 10),
             q: self.matrix(at(LayerPart::Q), q, d.width, Format::U4, 25),
-            k: self.matrix(at(LayerPart::K), kv, d.width, Format::I8x32, 25),
+            k: self.matrix(at(LayerPart::K), kv, d.width, Format::I5, 25),
             v: self.matrix(at(LayerPart::V), kv, d.width, Format::I8x16, 25),
             o: self.matrix(at(LayerPart::O), d.width, q, Format::U4, 25),
             ffn_norm: self.gain(at(LayerPart::FfnNorm), d.width, 1 << 10),
@@ -193,6 +193,10 @@ impl Maker<'_> {
                     .collect();
                 Codes::U4 { codes, d, m }
             }
+            Format::I5 => Codes::I5 {
+                codes: (0..count).map(|_| self.below(32) as i8 - 16).collect(),
+                d: (0..factors).map(|_| factor(self, 6, 18)).collect(),
+            },
             Format::I8x32 => Codes::I8x32 {
                 codes: (0..count)
                     .map(|_| self.below(255) as u8 as i8)

@@ -78,7 +78,7 @@ fn four_hashes(path: Path, messages: [Message<'_>; 4]) -> [Hash; 4] {
     match path {
         Path::Portable => messages.map(|message| message.hash()),
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => {
+        Path::Avx2 | Path::Avx512 => {
             let mut state = [[0u64; 4]; 25];
             let mut blocks = [[0; RATE]; 4];
             for index in 0..messages[0].blocks() {
@@ -91,8 +91,8 @@ fn four_hashes(path: Path, messages: [Message<'_>; 4]) -> [Hash; 4] {
                         *word ^= u64::from_le_bytes(bytes.expect("a lane has eight bytes"));
                     }
                 }
-                // Safety: `Path::Avx2` is made only where the CPU has AVX2.
-                unsafe { super::avx2_keccak::permute(&mut state) };
+                // Safety: these paths are made only where the CPU has AVX2.
+                unsafe { super::avx2::keccak::permute(&mut state) };
             }
             std::array::from_fn(|message| {
                 let mut hash = [0; 32];

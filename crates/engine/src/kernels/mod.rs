@@ -1,11 +1,11 @@
-//! Fast forms of the operations, equal to `ops` bit for bit: one portable, one for AVX2, chosen when the
-//! program runs. Dot products wrap at 32 bits, which is exact because the loader proved that the whole
-//! sum fits; so blocks, lanes and threads may add in any order.
+//! Fast forms of the operations, equal to `ops` bit for bit: one portable, one for AVX2, one for AVX-512
+//! with VNNI, chosen when the program runs. Dot products wrap at 32 bits, which is exact because the loader
+//! proved that the whole sum fits; so blocks, lanes and threads may add in any order.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx2_keccak;
+mod avx512;
 mod keccak;
 mod portable;
 mod vectors;
@@ -15,7 +15,7 @@ use std::ops::Range;
 pub(crate) use keccak::{Hash, Message, hash_all};
 pub(crate) use vectors::Vectors;
 
-use crate::layout::MatrixView;
+use crate::layout::{BLOCK, MatrixView, PANEL};
 use crate::shared::Shared;
 
 #[cfg(target_endian = "big")]
@@ -25,18 +25,35 @@ compile_error!("kernels read the model file in place, which is little-endian");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
     Portable,
-    /// Made by [`Path::detect`] alone, on a CPU that has it.
+    /// Made by [`Path::all`] alone, on a CPU that has it.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// Likewise: AVX2 too, and of AVX-512 F, BW, VL and VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl Path {
-    pub(crate) fn detect() -> Path {
+    /// What this CPU can run, the fastest last.
+    pub(crate) fn all() -> Vec<Path> {
+        #[allow(unused_mut)]
+        let mut paths = vec![Path::Portable];
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
-            return Path::Avx2;
+            paths.push(Path::Avx2);
+            if std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vl")
+                && std::arch::is_x86_feature_detected!("avx512vnni")
+            {
+                paths.push(Path::Avx512);
+            }
         }
-        Path::Portable
+        paths
+    }
+
+    pub(crate) fn detect() -> Path {
+        Path::all().pop().unwrap_or(Path::Portable)
     }
 
     /// Runs `f` compiled for the path: plain code that is inlined into it may use wider registers.
@@ -44,75 +61,107 @@ impl Path {
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
         match self {
             Path::Portable => f(),
-            // Safety: `Path::Avx2` is made only where the CPU has AVX2.
+            // Safety: these paths are made only where the CPU has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => unsafe { avx2::run(f) },
+            Path::Avx2 | Path::Avx512 => unsafe { avx2::run(f) },
         }
     }
 }
 
-/// Calls the same function of the path's module.
+/// Calls the same function of the path's module; for AVX-512 those of `avx2` where its registers gain
+/// nothing.
 macro_rules! on {
     ($path:expr, $function:ident($($argument:expr),*)) => {
         match $path {
             Path::Portable => portable::$function($($argument),*),
-            // Safety: `Path::Avx2` is made only where the CPU has AVX2.
+            // Safety: these paths are made only where the CPU has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 | Path::Avx512 => unsafe { avx2::$function($($argument),*) },
+        }
+    };
+    (wide $path:expr, $function:ident($($argument:expr),*)) => {
+        match $path {
+            Path::Portable => portable::$function($($argument),*),
+            // Safety: each path is made only where the CPU has what it names.
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => unsafe { avx2::$function($($argument),*) },
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => unsafe { avx512::$function($($argument),*) },
         }
     };
 }
 
-/// The row with the largest `Σ|w|`, and that sum.
-pub(crate) fn largest_row_sum(matrix: &MatrixView<'_>) -> (usize, i64) {
-    let mut w = vec![0; matrix.cols];
-    let path = Path::detect();
-    (0..matrix.rows)
-        .map(|row| (row, on!(path, row_sum(matrix, row, &mut w))))
-        .max_by_key(|(row, sum)| (*sum, std::cmp::Reverse(*row)))
-        .unwrap_or((0, 0))
+/// Plain weights of a panel as a strip reads them: for each pair of columns, two weights of each of its
+/// rows.
+pub(crate) fn unpack(path: Path, matrix: &MatrixView<'_>, panel: usize, w: &mut [i16]) {
+    assert!(w.len() == PANEL * matrix.cols);
+    on!(path, unpack(matrix, panel, w));
 }
 
-/// Plain weights of a row.
-pub(crate) fn unpack(path: Path, matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) {
-    on!(path, unpack(matrix, row, w));
+/// As [`unpack`], row after row.
+pub(crate) fn unpack_rows(path: Path, matrix: &MatrixView<'_>, panel: usize, rows: &mut [i16]) {
+    assert!(rows.len() == PANEL * matrix.cols);
+    let mut w = vec![0; rows.len()];
+    unpack(path, matrix, panel, &mut w);
+    for (pair, w) in w.chunks_exact(2 * PANEL).enumerate() {
+        for (row, w) in rows.chunks_exact_mut(matrix.cols).zip(w.chunks_exact(2)) {
+            row[2 * pair..2 * pair + 2].copy_from_slice(w);
+        }
+    }
 }
 
-/// `out[j·out_stride + i] = Σ_k x[j·x_stride + k]·w[i·w_stride + k]` for `len` elements, a multiple of 16;
-/// sums wrap.
+/// `Σ|w|` of each row of a panel.
+pub(crate) fn row_sums(path: Path, matrix: &MatrixView<'_>, panel: usize) -> [u64; PANEL] {
+    TILE.with_borrow_mut(|(w, _)| {
+        w.resize(PANEL * matrix.cols, 0);
+        unpack(path, matrix, panel, w);
+        let mut sums = [0; PANEL];
+        // In stretches, so that sums of 16-bit magnitudes stay in 32 bits.
+        for w in w.chunks(1024 * 2 * PANEL) {
+            let part = path.run(|| {
+                let mut part = [0u32; 2 * PANEL];
+                for w in w.chunks_exact(2 * PANEL) {
+                    for (sum, w) in part.iter_mut().zip(w) {
+                        *sum += u32::from(w.unsigned_abs());
+                    }
+                }
+                part
+            });
+            for (sum, pair) in sums.iter_mut().zip(part.chunks_exact(2)) {
+                *sum += u64::from(pair[0]) + u64::from(pair[1]);
+            }
+        }
+        sums
+    })
+}
+
+/// Sixteen rows against vectors, both in pairs of elements: `out[j][r] = Σ_t w[t][r]·x[j][t]`, where pair t
+/// of row r lies at `t·step + 2r` of `w`. Sums wrap.
 #[derive(Clone, Copy)]
-pub(crate) struct Dots<'a> {
+pub(crate) struct Strip<'a> {
     pub w: &'a [i16],
-    pub w_stride: usize,
-    pub rows: usize,
+    pub step: usize,
+    pub pairs: usize,
     pub x: &'a [i16],
     pub x_stride: usize,
     pub count: usize,
-    pub len: usize,
 }
 
-pub(crate) fn dots(path: Path, task: Dots<'_>, out: &mut [i32], out_stride: usize) {
-    let Dots {
+/// Vectors' results are `stride` apart; `add` adds to what is there.
+pub(crate) fn strip(path: Path, task: Strip<'_>, out: &mut [i32], stride: usize, add: bool) {
+    let Strip {
         w,
-        w_stride,
-        rows,
+        step,
+        pairs,
         x,
         x_stride,
         count,
-        len,
     } = task;
-    assert!(rows > 0 && count > 0 && len.is_multiple_of(16));
-    assert!((rows - 1) * w_stride + len <= w.len() && (count - 1) * x_stride + len <= x.len());
-    assert!(rows <= out_stride && (count - 1) * out_stride + rows <= out.len());
-    on!(path, dots(task, out, out_stride));
-}
-
-/// `Σ_j p[j]·v[j]` for every element of a head; `pairs` is the head's cache in its interleaved order
-/// (see `cache`), `p` one share a position, each below 2^15.
-pub(crate) fn mix(path: Path, p: &[i16], pairs: &[i16], out: &mut [i32]) {
-    assert!(p.len().is_multiple_of(2) && out.len().is_multiple_of(16));
-    assert!(p.len() * out.len() <= pairs.len());
-    on!(path, mix(p, pairs, out));
+    assert!(count > 0 && pairs > 0);
+    assert!((pairs - 1) * step + 2 * PANEL <= w.len());
+    assert!((count - 1) * x_stride + 2 * pairs <= x.len());
+    assert!((count - 1) * stride + PANEL <= out.len());
+    on!(wide path, strip(task, out, stride, add));
 }
 
 /// The EXP table in the two widths that kernels read.
@@ -163,68 +212,62 @@ pub(crate) struct Output<'a> {
     pub limit: i32,
 }
 
-/// Rows `rows` of `matrix` against all `xs`, requantized; gives how many results stand at the limit.
+/// The panels of `matrix` against all `xs`, requantized; gives how many results stand at the limit.
 ///
 /// # Safety
-/// No other thread may touch these rows' outputs (`offset + rows` of each token) meanwhile.
+/// No other thread may touch these panels' outputs (`offset` and their rows, of each token) meanwhile.
 pub(crate) unsafe fn matmul(
     path: Path,
     matrix: &MatrixView<'_>,
-    rows: Range<usize>,
+    panels: Range<usize>,
     xs: &Vectors,
     output: &Output<'_>,
 ) -> u64 {
-    assert!(matrix.cols == xs.cols && rows.end <= matrix.rows);
-    // Safety: the caller's, for this token's share of the rows.
-    let slice = |token: usize, rows: Range<usize>| unsafe {
-        let at = token * output.stride + output.offset;
-        output.to.slice(at + rows.start..at + rows.end)
-    };
+    assert!(matrix.cols == xs.cols && panels.end <= matrix.panels());
     TILE.with_borrow_mut(|(tile, acc)| {
-        if xs.count == 1 {
-            acc.resize(rows.len(), 0);
-            on!(path, gemv(matrix, rows.clone(), xs, acc, tile));
-            let (scales, shift) = (matrix.scales(rows.clone()), output.shift - xs.e[0]);
-            return requantize(path, acc, scales, shift, output.limit, slice(0, rows));
-        }
-        // A tile of plain weights that stays in the first-level cache.
-        let tile_rows = (12_288 / matrix.cols).clamp(4, 16) & !3;
-        tile.resize(tile_rows * matrix.cols, 0);
-        acc.resize(tile_rows * xs.count, 0);
+        acc.resize(PANEL * xs.count, 0);
         let mut clamped = 0;
-        for start in rows.clone().step_by(tile_rows) {
-            let rows = start..(start + tile_rows).min(rows.end);
-            for (row, w) in rows.clone().zip(tile.chunks_exact_mut(matrix.cols)) {
-                unpack(path, matrix, row, w);
+        for panel in panels {
+            if xs.count == 1 {
+                gemv(path, matrix, panel, xs, acc);
+            } else {
+                tile.resize(PANEL * matrix.cols, 0);
+                unpack(path, matrix, panel, tile);
+                let task = Strip {
+                    w: tile,
+                    step: 2 * PANEL,
+                    pairs: matrix.cols / 2,
+                    x: &xs.x,
+                    x_stride: xs.cols,
+                    count: xs.count,
+                };
+                strip(path, task, acc, PANEL, false);
             }
-            let task = Dots {
-                w: tile,
-                w_stride: matrix.cols,
-                rows: rows.len(),
-                x: &xs.x,
-                x_stride: xs.cols,
-                count: xs.count,
-                len: xs.cols,
-            };
-            dots(path, task, acc, tile_rows);
+            let rows = panel * PANEL..matrix.rows.min((panel + 1) * PANEL);
             let scales = matrix.scales(rows.clone());
-            for (token, acc) in acc.chunks_exact(tile_rows).take(xs.count).enumerate() {
-                let (acc, shift) = (&acc[..rows.len()], output.shift - xs.e[token]);
-                clamped += requantize(
-                    path,
-                    acc,
-                    scales,
-                    shift,
-                    output.limit,
-                    slice(token, rows.clone()),
-                );
+            for (token, acc) in acc.chunks_exact(PANEL).enumerate() {
+                let at = token * output.stride + output.offset;
+                // Safety: the caller's, for this token's share of the rows.
+                let out = unsafe { output.to.slice(at + rows.start..at + rows.end) };
+                let shift = output.shift - xs.e[token];
+                clamped += requantize(path, &acc[..rows.len()], scales, shift, output.limit, out);
             }
         }
         clamped
     })
 }
 
-/// `ops::linear::requantize` over rows; `scales` are their A as little-endian `u16`.
+/// A panel, as it is packed, against a single vector.
+fn gemv(path: Path, matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+    let (cols, split) = (matrix.cols, &xs.split);
+    assert!(xs.count == 1 && xs.cols == cols && acc.len() == PANEL);
+    assert!(xs.x.len() == cols && split.sums.len() == cols / BLOCK);
+    assert!(split.high.len() == cols && split.low.len() == cols);
+    on!(wide path, gemv(matrix, panel, xs, acc));
+}
+
+/// `ops::linear::requantize` over rows; `scales` are their A as little-endian `u16`. Gives how many results
+/// stand at the limit.
 pub(crate) fn requantize(
     path: Path,
     acc: &[i32],
@@ -234,13 +277,7 @@ pub(crate) fn requantize(
     out: &mut [i32],
 ) -> u64 {
     assert!(acc.len() * 2 == scales.len() && acc.len() == out.len());
-    on!(path, requantize(acc, scales, shift, limit, out));
-    path.run(|| {
-        out.iter()
-            .map(|y| u32::from(y.abs() == limit))
-            .sum::<u32>()
-            .into()
-    })
+    on!(path, requantize(acc, scales, shift, limit, out))
 }
 
 #[cfg(test)]

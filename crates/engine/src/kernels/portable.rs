@@ -1,81 +1,69 @@
 //! Kernels in plain Rust, shaped so that a compiler can vectorize them.
 
-use std::ops::Range;
-
-use super::{Dots, ExpTable, Vectors};
-use crate::layout::MatrixView;
+use super::{ExpTable, Strip, Vectors};
+use crate::layout::{MatrixView, PANEL};
 use crate::ops::{attention, linear};
 
-pub(super) fn row_sum(matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) -> i64 {
-    row_sum_body(matrix, row, w)
-}
-
-#[inline(always)]
-pub(super) fn row_sum_body(matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) -> i64 {
-    matrix.row(row, w);
-    // In chunks, so that sums of 16-bit magnitudes stay in 32 bits.
-    w.chunks(4096)
-        .map(|w| i64::from(w.iter().map(|w| u32::from(w.unsigned_abs())).sum::<u32>()))
-        .sum()
-}
-
-pub(super) fn unpack(matrix: &MatrixView<'_>, row: usize, w: &mut [i16]) {
-    matrix.row(row, w);
-}
-
-fn dot(x: &[i16], w: &[i16]) -> i32 {
-    x.iter().zip(w).fold(0i32, |sum, (x, w)| {
-        sum.wrapping_add(i32::from(*x) * i32::from(*w))
-    })
-}
-
-pub(super) fn dots(task: Dots<'_>, out: &mut [i32], out_stride: usize) {
-    let Dots {
-        w,
-        w_stride,
-        rows,
-        x,
-        x_stride,
-        count,
-        len,
-    } = task;
-    for j in 0..count {
-        let x = &x[j * x_stride..][..len];
-        for i in 0..rows {
-            out[j * out_stride + i] = dot(x, &w[i * w_stride..][..len]);
+pub(super) fn unpack(matrix: &MatrixView<'_>, panel: usize, w: &mut [i16]) {
+    for (pair, w) in w.chunks_exact_mut(2 * PANEL).enumerate() {
+        for (lane, w) in w.chunks_exact_mut(2).enumerate() {
+            let row = panel * PANEL + lane;
+            let (d, m) = matrix.factors(row, 2 * pair);
+            for (i, w) in w.iter_mut().enumerate() {
+                let code = matrix.code(row, 2 * pair + i);
+                *w = d.wrapping_mul(code).wrapping_add(m);
+            }
         }
     }
 }
 
-pub(super) fn gemv(
-    matrix: &MatrixView<'_>,
-    rows: Range<usize>,
-    xs: &Vectors,
-    acc: &mut [i32],
-    tile: &mut Vec<i16>,
-) {
-    tile.resize(matrix.cols, 0);
-    for (row, acc) in rows.zip(acc) {
-        matrix.row(row, tile);
-        *acc = dot(&xs.x, tile);
+pub(super) fn strip(task: Strip<'_>, out: &mut [i32], stride: usize, add: bool) {
+    for j in 0..task.count {
+        let x = &task.x[j * task.x_stride..][..2 * task.pairs];
+        let out = &mut out[j * stride..][..PANEL];
+        let mut acc = [0i32; PANEL];
+        if add {
+            acc.copy_from_slice(out);
+        }
+        for (t, x) in x.chunks_exact(2).enumerate() {
+            let w = &task.w[t * task.step..][..2 * PANEL];
+            let (first, second) = (i32::from(x[0]), i32::from(x[1]));
+            for (acc, w) in acc.iter_mut().zip(w.chunks_exact(2)) {
+                let both = (i32::from(w[0]) * first).wrapping_add(i32::from(w[1]) * second);
+                *acc = acc.wrapping_add(both);
+            }
+        }
+        out.copy_from_slice(&acc);
     }
 }
 
-pub(super) fn requantize(acc: &[i32], scales: &[u8], shift: i32, limit: i32, out: &mut [i32]) {
+pub(super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+    let mut w = vec![0; PANEL * matrix.cols];
+    unpack(matrix, panel, &mut w);
+    let task = Strip {
+        w: &w,
+        step: 2 * PANEL,
+        pairs: matrix.cols / 2,
+        x: &xs.x,
+        x_stride: xs.cols,
+        count: xs.count,
+    };
+    strip(task, acc, PANEL, false);
+}
+
+pub(super) fn requantize(
+    acc: &[i32],
+    scales: &[u8],
+    shift: i32,
+    limit: i32,
+    out: &mut [i32],
+) -> u64 {
+    let mut clamped = 0;
     for ((acc, a), y) in acc.iter().zip(scales.chunks_exact(2)).zip(out) {
         *y = linear::requantize(*acc, u16::from_le_bytes([a[0], a[1]]), shift, limit);
+        clamped += u64::from(y.abs() == limit);
     }
-}
-
-pub(super) fn mix(p: &[i16], pairs: &[i16], out: &mut [i32]) {
-    out.fill(0);
-    for (p, v) in p.chunks_exact(2).zip(pairs.chunks_exact(2 * out.len())) {
-        let (first, second) = (i32::from(p[0]), i32::from(p[1]));
-        for (out, v) in out.iter_mut().zip(v.chunks_exact(2)) {
-            let both = first * i32::from(v[0]) + second * i32::from(v[1]);
-            *out = out.wrapping_add(both);
-        }
-    }
+    clamped
 }
 
 pub(super) fn exponentials(

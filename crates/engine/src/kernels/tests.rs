@@ -6,15 +6,6 @@ use super::*;
 use crate::layout::{Codes, MatrixParts};
 use crate::ops::linear;
 
-fn paths() -> Vec<Path> {
-    let detected = Path::detect();
-    let mut paths = vec![Path::Portable];
-    if detected != Path::Portable {
-        paths.push(detected);
-    }
-    paths
-}
-
 /// Mostly the ends of the range, as sums and signs break there.
 fn extreme(low: i16, high: i16) -> impl Strategy<Value = i16> {
     prop_oneof![Just(low), Just(high), low..=high]
@@ -45,6 +36,11 @@ fn codes(rows: usize, cols: usize) -> impl Strategy<Value = Codes> {
             vector(n / 32, extreme(-28_000, 28_000))
         )
             .prop_map(|(codes, d, m)| Codes::U4 { codes, d, m }),
+        (
+            vector(n, extreme(-16, 15).prop_map(|q| q as i8)),
+            vector(n / 32, extreme(-2_047, 2_047))
+        )
+            .prop_map(|(codes, d)| Codes::I5 { codes, d }),
         (signed(), vector(n / 32, extreme(-255, 255)))
             .prop_map(|(codes, d)| Codes::I8x32 { codes, d }),
         (signed(), vector(n / 16, extreme(-255, 255)))
@@ -80,7 +76,7 @@ proptest! {
     fn a_product_is_its_definition_on_every_path(
         (parts, count, xs, shifts) in matrix().prop_flat_map(|parts| {
             let cols = parts.cols as usize;
-            (Just(parts), 1usize..6).prop_flat_map(move |(parts, count)| {
+            (Just(parts), prop_oneof![1usize..6, 6usize..30]).prop_flat_map(move |(parts, count)| {
                 (Just(parts), Just(count), vector(count * cols, extreme(-2047, 2047)), vector(count, 0i32..20))
             })
         }),
@@ -107,32 +103,45 @@ proptest! {
             }
         }
         // Sums beyond the bound cannot be requantized as an i32 would be; compare sums themselves there.
-        for path in paths() {
-            let mut raw = vec![0; rows];
-            let mut tile = Vec::new();
-            if count == 1 {
-                on!(path, gemv(&view, 0..rows, &input, &mut raw, &mut tile));
-                for (row, raw) in raw.iter().enumerate() {
-                    view.row(row, &mut w);
-                    prop_assert_eq!(*raw, dot(&xs, &w), "{:?} row {}", path, row);
-                }
-            }
-            for row in 0..rows {
-                let mut unpacked = vec![0; cols];
-                unpack(path, &view, row, &mut unpacked);
-                view.row(row, &mut w);
-                prop_assert_eq!(&unpacked, &w);
-            }
+        let plain: Vec<Vec<i16>> = (0..rows).map(|row| {
+            view.row(row, &mut w);
+            w.clone()
+        }).collect();
+        for path in Path::all() {
             let mut sums = vec![0; count * rows];
-            let mut plain = vec![0; rows * cols];
-            for (row, w) in plain.chunks_exact_mut(cols).enumerate() {
-                view.row(row, w);
-            }
-            let task = Dots { w: &plain, w_stride: cols, rows, x: &xs, x_stride: cols, count, len: cols };
-            dots(path, task, &mut sums, rows);
-            for (i, sum) in sums.iter().enumerate() {
-                let (token, row) = (i / rows, i % rows);
-                prop_assert_eq!(*sum, dot(&xs[token * cols..][..cols], &plain[row * cols..][..cols]));
+            for panel in 0..view.panels() {
+                let mut unpacked = vec![0; PANEL * cols];
+                unpack_rows(path, &view, panel, &mut unpacked);
+                let mut strips = vec![0; PANEL * cols];
+                unpack(path, &view, panel, &mut strips);
+                let task = Strip { w: &strips, step: 2 * PANEL, pairs: cols / 2, x: &xs, x_stride: cols, count };
+                let mut acc = vec![1; PANEL * count];
+                strip(path, task, &mut acc, PANEL, false);
+                let mut twice = acc.clone();
+                strip(path, task, &mut twice, PANEL, true);
+                prop_assert!(acc.iter().zip(&twice).all(|(a, b)| a.wrapping_add(*a) == *b));
+                if count == 1 {
+                    let mut packed = vec![1; PANEL];
+                    gemv(path, &view, panel, &input, &mut packed);
+                    prop_assert_eq!(&packed, &acc, "{:?} panel {}", path, panel);
+                }
+                let abs = row_sums(path, &view, panel);
+                for (lane, unpacked) in unpacked.chunks_exact(cols).enumerate() {
+                    let row = panel * PANEL + lane;
+                    let Some(plain) = plain.get(row) else {
+                        // Rows that only fill a panel up: nothing, or the 16 taken off of nothing times D = 0.
+                        prop_assert!(unpacked.iter().all(|w| *w == 0));
+                        continue;
+                    };
+                    prop_assert_eq!(unpacked, plain);
+                    let expected: u64 = plain.iter().map(|w| u64::from(w.unsigned_abs())).sum();
+                    prop_assert_eq!(abs[lane], expected);
+                    for token in 0..count {
+                        let sum = dot(&xs[token * cols..][..cols], plain);
+                        prop_assert_eq!(acc[token * PANEL + lane], sum, "{:?} row {}", path, row);
+                        sums[token * rows + row] = sum;
+                    }
+                }
             }
             if sums.iter().any(|sum| sum.unsigned_abs() >= 1 << 30) {
                 continue;
@@ -141,7 +150,7 @@ proptest! {
             {
                 let to = Shared::new(&mut out);
                 let output = Output { to: &to, stride: rows + 3, offset: 2, shift, limit };
-                for at in [0..rows / 2, rows / 2..rows] {
+                for at in [0..view.panels() / 2, view.panels() / 2..view.panels()] {
                     if !at.is_empty() {
                         // Safety: one thread.
                         unsafe { matmul(path, &view, at, &input, &output) };
@@ -163,7 +172,7 @@ proptest! {
         let bytes: Vec<u8> = scales.iter().flat_map(|a| a.to_le_bytes()).collect();
         let expected: Vec<i32> =
             acc.iter().zip(&scales).map(|(acc, a)| linear::requantize(*acc, *a, shift, limit)).collect();
-        for path in paths() {
+        for path in Path::all() {
             let mut out = vec![0; acc.len()];
             let clamped = requantize(path, &acc, &bytes, shift, limit, &mut out);
             prop_assert_eq!(&out, &expected, "{:?}", path);
@@ -172,21 +181,27 @@ proptest! {
     }
 
     #[test]
-    fn a_mix_is_its_definition_on_every_path(
-        (dim, pairs, p, v) in (1usize..9, 1usize..20).prop_flat_map(|(blocks, pairs)| {
-            let dim = blocks * 16;
-            (Just(dim), Just(pairs), vector(2 * pairs, 0i16..=i16::MAX), vector(2 * pairs * dim, extreme(-2047, 2047)))
+    fn a_strip_of_any_step_is_its_definition_on_every_path(
+        (step, pairs, count, w, x) in (0usize..5, 1usize..40, 1usize..30).prop_flat_map(|(extra, pairs, count)| {
+            let step = 2 * (PANEL + extra);
+            let values = extreme(i16::MIN, i16::MAX);
+            (Just(step), Just(pairs), Just(count), vector(pairs * step + 32, values), vector(count * (2 * pairs + 3), extreme(-4095, 4095)))
         }),
     ) {
-        for path in paths() {
-            let mut out = vec![0; dim];
-            mix(path, &p, &v, &mut out);
-            for (i, out) in out.iter().enumerate() {
-                let expected = (0..2 * pairs).fold(0i32, |sum, j| {
-                    let v = v[(j / 2 * dim + i) * 2 + j % 2];
-                    sum.wrapping_add(i32::from(p[j]) * i32::from(v))
-                });
-                prop_assert_eq!(*out, expected, "{:?} element {}", path, i);
+        let x_stride = 2 * pairs + 3;
+        let task = Strip { w: &w, step, pairs, x: &x, x_stride, count };
+        for path in Path::all() {
+            let mut out = vec![9; count * (PANEL + 1)];
+            strip(path, task, &mut out, PANEL + 1, false);
+            for (j, out) in out.chunks_exact(PANEL + 1).enumerate() {
+                for (row, out) in out[..PANEL].iter().enumerate() {
+                    let expected = (0..2 * pairs).fold(0i32, |sum, k| {
+                        let w = w[k / 2 * step + 2 * row + k % 2];
+                        sum.wrapping_add(i32::from(w) * i32::from(x[j * x_stride + k]))
+                    });
+                    prop_assert_eq!(*out, expected, "{:?} vector {} row {}", path, j, row);
+                }
+                prop_assert_eq!(out[PANEL], 9);
             }
         }
     }
@@ -207,7 +222,7 @@ proptest! {
         let expected: Vec<u32> =
             below.iter().map(|b| exponential(distance((*b).into(), c, csh), &exp.narrow)).collect();
         let z: u64 = expected.iter().map(|e| u64::from(*e)).sum();
-        for path in paths() {
+        for path in Path::all() {
             let mut e = vec![7; below.len()];
             prop_assert_eq!(exponentials(path, &below, (c, csh), &exp, &mut e), z, "{:?}", path);
             prop_assert_eq!(&e, &expected, "{:?}", path);

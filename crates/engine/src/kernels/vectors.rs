@@ -1,5 +1,5 @@
 //! 12-bit inputs of a matrix product: one vector a token with its exponent, and for a single token the
-//! forms that the 4-bit kernel reads.
+//! forms that the kernel reads which leaves weights packed.
 
 /// Inputs of a matrix product.
 #[derive(Default)]
@@ -13,14 +13,14 @@ pub(crate) struct Vectors {
     pub split: Split,
 }
 
-/// `x = 16·high + low`, in the order in which 4-bit codes come out of their bytes, and block sums S as
-/// two halves `S = half + rest` that each fit 16 bits.
+/// `x = 32·high + low` in the order in which codes lie in a line, and sums of x over blocks of 32.
 #[derive(Default)]
 pub(crate) struct Split {
+    /// Within −64..=63.
     pub high: Vec<i8>,
-    pub low: Vec<i8>,
-    pub half: Vec<i16>,
-    pub rest: Vec<i16>,
+    /// Within 0..=31.
+    pub low: Vec<u8>,
+    pub sums: Vec<i32>,
 }
 
 impl Vectors {
@@ -30,33 +30,29 @@ impl Vectors {
         self.e.resize(count, 0);
     }
 
-    /// Makes the forms for a single token. Where columns do not come in 64s only the plain form is used.
+    /// Makes the forms for a single token.
+    #[inline(always)]
     pub(crate) fn prepare(&mut self) {
-        if self.count != 1 || !self.cols.is_multiple_of(64) {
+        if self.count != 1 {
             return;
         }
-        let Vectors { x, split, cols, .. } = self;
-        split.high.resize(*cols, 0);
-        split.low.resize(*cols, 0);
-        split.half.resize(*cols / 32, 0);
-        split.rest.resize(*cols / 32, 0);
-        for (g, x) in x.chunks_exact(64).enumerate() {
-            let (high, low) = (
-                &mut split.high[g * 64..][..64],
-                &mut split.low[g * 64..][..64],
-            );
-            // Columns 0..16 and 32..48 are the low nibbles of 32 bytes, 16..32 and 48..64 the high ones.
-            for (to, from) in [(0, 0), (16, 32), (32, 16), (48, 48)] {
-                for i in 0..16 {
-                    high[to + i] = (x[from + i] >> 4) as i8;
-                    low[to + i] = (x[from + i] & 15) as i8;
-                }
+        let Vectors { x, split, .. } = self;
+        split.high.resize(x.len(), 0);
+        split.low.resize(x.len(), 0);
+        split.sums.resize(x.len() / 32, 0);
+        let bytes = split
+            .high
+            .chunks_exact_mut(32)
+            .zip(split.low.chunks_exact_mut(32));
+        for (((high, low), sum), x) in bytes.zip(&mut split.sums).zip(x.chunks_exact(32)) {
+            let x: &[i16; 32] = x.try_into().expect("a chunk has its length");
+            // Within four columns the middle two change places.
+            let place = |i: usize| i & !3 | (i & 1) << 1 | (i >> 1) & 1;
+            for (i, (high, low)) in high.iter_mut().zip(low).enumerate() {
+                let x = x[place(i)];
+                (*high, *low) = ((x >> 5) as i8, (x & 31) as u8);
             }
-            for b in 0..2 {
-                let sum: i32 = x[b * 32..][..32].iter().map(|x| i32::from(*x)).sum();
-                split.half[2 * g + b] = (sum >> 1) as i16;
-                split.rest[2 * g + b] = (sum - (sum >> 1)) as i16;
-            }
+            *sum = x.iter().map(|x| i32::from(*x)).sum();
         }
     }
 }

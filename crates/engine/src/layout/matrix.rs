@@ -1,10 +1,13 @@
-//! A matrix in the file: row scales, block factors and codes; what plain weights they stand for.
-//! Reads rows; never multiplies (see `kernels`).
+//! A matrix in the file: row scales, and weights packed in the order that kernels read them; what plain
+//! weights they stand for. Never multiplies (see `kernels`).
 //!
-//! Row r, column k, block b of k: `w = D[r][b]·q[r][k] + M[r][b]`. A section holds, each part aligned:
-//! a head of 64 bytes (the format's number, zeros), A (`u16` a row), D (`i16` a row and block), M
-//! (likewise, U4 alone), codes. A U4 block is 16 bytes: the low nibble of byte i is column i, the high
-//! one column 16 + i.
+//! Row r, column k, block b of k: `w = D[r][b]·q[r][k] + M[r][b]`. A section holds a head of 64 bytes (the
+//! format's number, zeros), A (`u16` a row), and tiles of 16 rows by 32 columns, sixteen rows after
+//! sixteen rows, each aligned. A tile holds codes, D (`i16` a row; I8x16: of the first 16 columns, then of
+//! the others) and M (likewise, U4 alone). Its codes come in lines of 64 bytes, four a row: a vector
+//! register sees as many rows as it has 32-bit lanes, and one sequential stream feeds them all. Within
+//! such four bytes columns come as 0, 2, 1, 3, so that even and odd bytes widen to neighbouring columns.
+//! Rows beyond the last are zero.
 
 use assay_protocol::{B256, merkle};
 
@@ -12,46 +15,98 @@ use super::{ALIGNMENT, LayoutError};
 
 /// Columns come in blocks of this many, whatever the format.
 pub const BLOCK: usize = 32;
+/// Rows that lie side by side.
+pub const PANEL: usize = 16;
+/// Bytes of a line of codes: four a row.
+const LINE: usize = 4 * PANEL;
+/// Bytes of one factor of every row.
+const FACTORS: usize = 2 * PANEL;
 
 /// How a matrix's weights are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Format {
-    /// 4-bit codes 0..=15, D and M a block of 32: Q4_1, Q4_K.
+    /// Codes 0..=15, D and M a block of 32: Q4_1, Q4_K. Line j has columns 4j.. in low nibbles and
+    /// 16 + 4j.. in high ones.
     U4 = 1,
-    /// Signed byte codes, D a block of 32: Q5_0, Q8_0.
+    /// Signed byte codes, D a block of 32: Q8_0. Line j has columns 4j..
     I8x32 = 2,
     /// Signed byte codes, D a block of 16: Q6_K.
     I8x16 = 3,
-    /// Plain weights: F16, F32.
+    /// Plain weights: F16, F32. Two lines for columns 4j..: two `i16` a row each.
     I16 = 4,
+    /// Codes −16..=15, 16 added, D a block of 32: Q5_0. Four bits as in U4, then a line of fifth bits: bit
+    /// j of a byte belongs to line j's low nibble, bit 4 + j to its high one.
+    I5 = 5,
 }
 
 impl Format {
     fn from_u8(byte: u8) -> Option<Format> {
-        [Format::U4, Format::I8x32, Format::I8x16, Format::I16]
-            .into_iter()
-            .find(|format| *format as u8 == byte)
+        [
+            Format::U4,
+            Format::I8x32,
+            Format::I8x16,
+            Format::I16,
+            Format::I5,
+        ]
+        .into_iter()
+        .find(|format| *format as u8 == byte)
     }
 
     /// Columns a block factor covers; 0 for plain weights.
     pub fn block(self) -> usize {
         match self {
-            Format::U4 | Format::I8x32 => 32,
+            Format::U4 | Format::I8x32 | Format::I5 => 32,
             Format::I8x16 => 16,
             Format::I16 => 0,
         }
     }
+
+    /// Bytes of a tile's codes.
+    pub(crate) const fn codes_len(self) -> usize {
+        match self {
+            Format::U4 => 4 * LINE,
+            Format::I5 => 5 * LINE,
+            Format::I8x32 | Format::I8x16 => 8 * LINE,
+            Format::I16 => 16 * LINE,
+        }
+    }
+
+    /// Bytes of a tile.
+    pub(crate) const fn tile_len(self) -> usize {
+        let factors = match self {
+            Format::I16 => 0,
+            Format::I8x32 | Format::I5 => 1,
+            Format::U4 | Format::I8x16 => 2,
+        };
+        self.codes_len() + factors * FACTORS
+    }
+
+    /// The largest size of a code.
+    fn code_max(self) -> i32 {
+        match self {
+            Format::U4 => 15,
+            Format::I5 => 16,
+            Format::I8x32 | Format::I8x16 => 128,
+            Format::I16 => 1,
+        }
+    }
 }
 
-/// Weights as an importer makes them.
+/// Weights as an importer makes them, row after row, column after column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Codes {
-    /// `codes`: 16 bytes a block, in the nibble order of this file's head comment (GGUF's own).
+    /// `codes`: 16 bytes a block; the low nibble of byte i is column i, the high one column 16 + i (GGUF's
+    /// own order).
     U4 {
         codes: Vec<u8>,
         d: Vec<i16>,
         m: Vec<i16>,
+    },
+    /// Codes within −16..=15.
+    I5 {
+        codes: Vec<i8>,
+        d: Vec<i16>,
     },
     I8x32 {
         codes: Vec<i8>,
@@ -66,7 +121,36 @@ pub enum Codes {
     },
 }
 
-/// One whole matrix on its way into a file, row after row.
+impl Codes {
+    fn format(&self) -> Format {
+        match self {
+            Codes::U4 { .. } => Format::U4,
+            Codes::I5 { .. } => Format::I5,
+            Codes::I8x32 { .. } => Format::I8x32,
+            Codes::I8x16 { .. } => Format::I8x16,
+            Codes::I16 { .. } => Format::I16,
+        }
+    }
+
+    /// Whether there are as many numbers as the shape takes, each as small as its format holds.
+    fn fit(&self, rows: usize, cols: usize) -> bool {
+        let (n, blocks) = (rows * cols, rows * cols / BLOCK);
+        match self {
+            Codes::U4 { codes, d, m } => {
+                codes.len() == n / 2 && d.len() == blocks && m.len() == blocks
+            }
+            Codes::I5 { codes, d } => {
+                let small = codes.iter().all(|q| (-16..16).contains(q));
+                codes.len() == n && d.len() == blocks && small
+            }
+            Codes::I8x32 { codes, d } => codes.len() == n && d.len() == blocks,
+            Codes::I8x16 { codes, d } => codes.len() == n && d.len() == 2 * blocks,
+            Codes::I16 { weights } => weights.len() == n,
+        }
+    }
+}
+
+/// One whole matrix on its way into a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatrixParts {
     pub rows: u32,
@@ -77,6 +161,11 @@ pub struct MatrixParts {
     pub codes: Codes,
 }
 
+/// Where four columns of a line lie among a row's four bytes.
+fn within(column: usize) -> usize {
+    [0, 2, 1, 3][column % 4]
+}
+
 impl MatrixParts {
     /// The section's bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, LayoutError> {
@@ -84,63 +173,84 @@ impl MatrixParts {
             rows: self.rows,
             cols: self.cols,
         };
-        let (format, d, m) = match &self.codes {
-            Codes::U4 { d, m, .. } => (Format::U4, &d[..], &m[..]),
-            Codes::I8x32 { d, .. } => (Format::I8x32, &d[..], &[][..]),
-            Codes::I8x16 { d, .. } => (Format::I8x16, &d[..], &[][..]),
-            Codes::I16 { .. } => (Format::I16, &[][..], &[][..]),
-        };
+        let format = self.codes.format();
         let parts = Parts::new(self.rows, self.cols, format).ok_or(wrong.clone())?;
+        let (rows, cols) = (self.rows as usize, self.cols as usize);
+        if self.scales.len() != rows || !self.codes.fit(rows, cols) {
+            return Err(wrong);
+        }
         let mut bytes = vec![0u8; parts.len];
         bytes[0] = format as u8;
-        let mut put =
-            |range: &std::ops::Range<usize>, found: &mut dyn Iterator<Item = u8>, len: usize| {
-                if range.len() != len {
-                    return Err(wrong.clone());
-                }
-                bytes[range.clone()]
-                    .iter_mut()
-                    .zip(found)
-                    .for_each(|(to, from)| *to = from);
-                Ok(())
-            };
-        let shorts = |values: &[i16]| {
-            values
-                .iter()
-                .flat_map(|v| v.to_le_bytes())
-                .collect::<Vec<_>>()
-        };
-        let scales = &mut self.scales.iter().flat_map(|a| a.to_le_bytes());
-        put(&parts.scales, scales, self.scales.len() * 2)?;
-        put(&parts.d, &mut shorts(d).into_iter(), d.len() * 2)?;
-        put(&parts.m, &mut shorts(m).into_iter(), m.len() * 2)?;
-        match &self.codes {
-            Codes::U4 { codes, .. } => put(&parts.codes, &mut codes.iter().copied(), codes.len())?,
-            Codes::I8x32 { codes, .. } | Codes::I8x16 { codes, .. } => {
-                put(
-                    &parts.codes,
-                    &mut codes.iter().map(|q| *q as u8),
-                    codes.len(),
-                )?;
-            }
-            Codes::I16 { weights } => {
-                put(
-                    &parts.codes,
-                    &mut shorts(weights).into_iter(),
-                    weights.len() * 2,
-                )?;
+        let scales = bytes[parts.scales].chunks_exact_mut(2);
+        for (to, a) in scales.zip(&self.scales) {
+            to.copy_from_slice(&a.to_le_bytes());
+        }
+        let blocks = cols / BLOCK;
+        let tiles = bytes[parts.tiles].chunks_exact_mut(format.tile_len());
+        for (index, tile) in tiles.enumerate() {
+            let (first, block) = (index / blocks * PANEL, index % blocks);
+            for lane in 0..PANEL.min(rows - first) {
+                self.pack(first + lane, block, lane, tile);
             }
         }
         Ok(bytes)
+    }
+
+    /// Writes one row's block into its lane of a tile.
+    fn pack(&self, row: usize, block: usize, lane: usize, tile: &mut [u8]) {
+        let cols = self.cols as usize;
+        let at = row * cols + block * BLOCK;
+        let (codes, factors) = tile.split_at_mut(self.codes.format().codes_len());
+        let mut factor = |index: usize, value: i16| {
+            let to = index * FACTORS + 2 * lane;
+            factors[to..to + 2].copy_from_slice(&value.to_le_bytes());
+        };
+        // The place of a column in its line.
+        let place = |column: usize| (column % 16 / 4) * LINE + 4 * lane + within(column);
+        match &self.codes {
+            Codes::U4 { codes: q, d, m } => {
+                factor(0, d[at / BLOCK]);
+                factor(1, m[at / BLOCK]);
+                for (column, q) in q[at / 2..][..BLOCK / 2].iter().enumerate() {
+                    codes[place(column)] = *q;
+                }
+            }
+            Codes::I5 { codes: q, d } => {
+                factor(0, d[at / BLOCK]);
+                for column in 0..BLOCK {
+                    let (q, high) = ((q[at + column] + 16) as u8, column / 16);
+                    codes[place(column)] |= (q & 15) << (4 * high);
+                    let line = column % 16 / 4;
+                    codes[4 * LINE + 4 * lane + within(column)] |= (q >> 4) << (4 * high + line);
+                }
+            }
+            Codes::I8x32 { codes: q, d } => {
+                factor(0, d[at / BLOCK]);
+                for column in 0..BLOCK {
+                    codes[column / 4 * LINE + 4 * lane + within(column)] = q[at + column] as u8;
+                }
+            }
+            Codes::I8x16 { codes: q, d } => {
+                factor(0, d[at / 16]);
+                factor(1, d[at / 16 + 1]);
+                for column in 0..BLOCK {
+                    codes[column / 4 * LINE + 4 * lane + within(column)] = q[at + column] as u8;
+                }
+            }
+            Codes::I16 { weights } => {
+                for column in 0..BLOCK {
+                    let to = column / 2 * LINE + 4 * lane + 2 * (column % 2);
+                    codes[to..to + 2].copy_from_slice(&weights[at + column].to_le_bytes());
+                }
+            }
+        }
     }
 }
 
 /// Where the parts lie within a section.
 struct Parts {
     scales: std::ops::Range<usize>,
-    d: std::ops::Range<usize>,
-    m: std::ops::Range<usize>,
-    codes: std::ops::Range<usize>,
+    tiles: std::ops::Range<usize>,
     len: usize,
 }
 
@@ -153,26 +263,12 @@ impl Parts {
             return None;
         }
         let (rows, cols) = (rows as usize, cols as usize);
-        let factors = rows * cols.checked_div(format.block()).unwrap_or(0) * 2;
-        let codes = match format {
-            Format::U4 => rows * cols / 2,
-            Format::I8x32 | Format::I8x16 => rows * cols,
-            Format::I16 => rows * cols * 2,
-        };
-        let offsets = if format == Format::U4 { factors } else { 0 };
-        let mut end = ALIGNMENT;
-        let mut next = |len: usize| {
-            let start = end;
-            end = (start + len).next_multiple_of(ALIGNMENT);
-            start..start + len
-        };
-        let (scales, d, m, codes) = (next(rows * 2), next(factors), next(offsets), next(codes));
+        let start = (ALIGNMENT + rows * 2).next_multiple_of(ALIGNMENT);
+        let end = start + rows.div_ceil(PANEL) * (cols / BLOCK) * format.tile_len();
         Some(Parts {
-            len: codes.end,
-            scales,
-            d,
-            m,
-            codes,
+            scales: ALIGNMENT..ALIGNMENT + rows * 2,
+            tiles: start..end,
+            len: end.next_multiple_of(ALIGNMENT),
         })
     }
 }
@@ -185,9 +281,7 @@ pub struct MatrixView<'a> {
     pub sh: u8,
     pub format: Format,
     scales: &'a [u8],
-    d: &'a [u8],
-    m: &'a [u8],
-    codes: &'a [u8],
+    tiles: &'a [u8],
 }
 
 /// The i-th little-endian `i16`.
@@ -215,9 +309,7 @@ impl<'a> MatrixView<'a> {
             sh,
             format,
             scales: &section[parts.scales],
-            d: &section[parts.d],
-            m: &section[parts.m],
-            codes: &section[parts.codes],
+            tiles: &section[parts.tiles],
         })
     }
 
@@ -233,67 +325,88 @@ impl<'a> MatrixView<'a> {
         &self.scales[rows.start * 2..rows.end * 2]
     }
 
-    /// Bytes of the row's codes.
+    /// Sixteens of rows, the last one filled up with zeros.
     #[inline(always)]
-    pub fn codes(&self, row: usize) -> &'a [u8] {
-        let len = self.codes.len() / self.rows;
-        &self.codes[row * len..(row + 1) * len]
+    pub fn panels(&self) -> usize {
+        self.rows.div_ceil(PANEL)
     }
 
-    /// Bytes of the row's factors D, `i16` each.
+    /// Bytes of a panel's tiles, block after block.
     #[inline(always)]
-    pub fn factors(&self, row: usize) -> &'a [u8] {
-        let len = self.d.len() / self.rows;
-        &self.d[row * len..(row + 1) * len]
+    pub(crate) fn panel(&self, panel: usize) -> &'a [u8] {
+        let len = self.cols / BLOCK * self.format.tile_len();
+        &self.tiles[panel * len..(panel + 1) * len]
     }
 
-    /// Bytes of the row's offsets M, `i16` each; empty but for U4.
+    /// The tile of a row's block, and the row's lane in it.
     #[inline(always)]
-    pub fn offsets(&self, row: usize) -> &'a [u8] {
-        let len = self.m.len() / self.rows;
-        &self.m[row * len..(row + 1) * len]
+    fn tile(&self, row: usize, block: usize) -> (&'a [u8], usize) {
+        let len = self.format.tile_len();
+        (&self.panel(row / PANEL)[block * len..][..len], row % PANEL)
     }
 
-    /// Whether any code could take a weight of this row out of 16 bits. Such a row is refused when the
-    /// model is opened, so that kernels which never form the weight agree with those that do.
-    pub fn row_wraps(&self, row: usize) -> bool {
-        let (d, m) = (self.factors(row), self.offsets(row));
-        let fits = |w: i32| i16::try_from(w).is_ok();
-        (0..d.len() / 2).any(|b| {
-            let d = i32::from(short(d, b));
-            match self.format {
-                Format::U4 => !fits(short(m, b).into()) || !fits(15 * d + i32::from(short(m, b))),
-                _ => !fits(-128 * d),
+    /// D of a row at a column, and M: 1 and 0 for plain weights.
+    #[inline(always)]
+    pub(crate) fn factors(&self, row: usize, column: usize) -> (i16, i16) {
+        let (tile, lane) = self.tile(row, column / BLOCK);
+        let factor = |index: usize| short(&tile[self.format.codes_len()..], index * PANEL + lane);
+        match self.format {
+            Format::I16 => (1, 0),
+            Format::U4 => (factor(0), factor(1)),
+            Format::I5 | Format::I8x32 => (factor(0), 0),
+            Format::I8x16 => (factor(column % BLOCK / 16), 0),
+        }
+    }
+
+    /// The code of a row at a column: the weight itself where weights are plain.
+    #[inline(always)]
+    pub(crate) fn code(&self, row: usize, column: usize) -> i16 {
+        let (tile, lane) = self.tile(row, column / BLOCK);
+        let column = column % BLOCK;
+        let (high, line) = (column / 16, column % 16 / 4);
+        let byte = |line: usize| tile[line * LINE + 4 * lane + within(column)];
+        let nibble = || i16::from(byte(line) >> (4 * high) & 15);
+        match self.format {
+            Format::U4 => nibble(),
+            Format::I5 => {
+                let fifth = byte(4) >> (4 * high + line) & 1;
+                nibble() + i16::from(fifth << 4) - 16
             }
+            Format::I8x32 | Format::I8x16 => i16::from(byte(column / 4) as i8),
+            Format::I16 => short(tile, column / 2 * 2 * PANEL + 2 * lane + column % 2),
+        }
+    }
+
+    /// Whether any code could take a weight of this panel out of 16 bits. Such a matrix is refused when
+    /// the model is opened, so that kernels which never form the weight agree with those that do. Gives
+    /// the row.
+    pub(crate) fn wraps(&self, panel: usize) -> Option<usize> {
+        let (len, codes) = (self.format.tile_len(), self.format.codes_len());
+        let max = self.format.code_max();
+        self.panel(panel).chunks_exact(len).find_map(|tile| {
+            let factors = &tile[codes..];
+            let lane = (0..PANEL).find(|lane| {
+                let factor = |index: usize| i32::from(short(factors, index * PANEL + lane)).abs();
+                let most = match self.format {
+                    Format::I16 => 0,
+                    Format::U4 => factor(0) * max + factor(1),
+                    Format::I5 | Format::I8x32 => factor(0) * max,
+                    Format::I8x16 => factor(0).max(factor(1)) * max,
+                };
+                most > i16::MAX.into()
+            });
+            lane.map(|lane| panel * PANEL + lane)
         })
     }
 
     /// Writes the row's plain weights.
-    #[inline(always)]
     pub fn row(&self, row: usize, w: &mut [i16]) {
-        let (codes, d, m) = (self.codes(row), self.factors(row), self.offsets(row));
-        let w = &mut w[..self.cols];
-        match self.format {
-            Format::U4 => {
-                for (b, (w, codes)) in w
-                    .chunks_exact_mut(32)
-                    .zip(codes.chunks_exact(16))
-                    .enumerate()
-                {
-                    let (d, m) = (short(d, b), short(m, b));
-                    let (low, high) = w.split_at_mut(16);
-                    for i in 0..16 {
-                        low[i] = d.wrapping_mul(i16::from(codes[i] & 15)).wrapping_add(m);
-                        high[i] = d.wrapping_mul(i16::from(codes[i] >> 4)).wrapping_add(m);
-                    }
-                }
-            }
-            Format::I8x32 => factored::<32>(w, codes, d),
-            Format::I8x16 => factored::<16>(w, codes, d),
-            Format::I16 => {
-                for (w, bytes) in w.iter_mut().zip(codes.chunks_exact(2)) {
-                    *w = i16::from_le_bytes([bytes[0], bytes[1]]);
-                }
+        // A factor covers sixteen columns at least.
+        for (start, w) in w[..self.cols].chunks_exact_mut(16).enumerate() {
+            let (d, m) = self.factors(row, 16 * start);
+            for (column, w) in w.iter_mut().enumerate() {
+                let code = self.code(row, 16 * start + column);
+                *w = d.wrapping_mul(code).wrapping_add(m);
             }
         }
     }
@@ -312,16 +425,6 @@ impl<'a> MatrixView<'a> {
             })
             .collect();
         merkle::root(&leaves)
-    }
-}
-
-#[inline(always)]
-fn factored<const N: usize>(w: &mut [i16], codes: &[u8], d: &[u8]) {
-    for (b, (w, codes)) in w.chunks_exact_mut(N).zip(codes.chunks_exact(N)).enumerate() {
-        let d = short(d, b);
-        for (w, q) in w.iter_mut().zip(codes) {
-            *w = d.wrapping_mul(i16::from(*q as i8));
-        }
     }
 }
 
@@ -351,7 +454,7 @@ mod tests {
         for len in [0, 1, ALIGNMENT, bytes.len() - 1] {
             assert!(MatrixView::parse(2, 64, 20, &bytes[..len]).is_err());
         }
-        assert!(MatrixView::parse(3, 64, 20, &bytes).is_err());
+        assert!(MatrixView::parse(17, 64, 20, &bytes).is_err());
         assert!(MatrixView::parse(2, 48, 20, &bytes).is_err());
         assert!(MatrixView::parse(u32::MAX, u32::MAX - 31, 20, &bytes).is_err());
     }

@@ -10,7 +10,7 @@ mod reader;
 mod tags;
 mod writer;
 
-pub use matrix::{BLOCK, Codes, Format, MatrixParts, MatrixView};
+pub use matrix::{BLOCK, Codes, Format, MatrixParts, MatrixView, PANEL};
 pub use reader::{File, manifest_range};
 pub use tags::{LayerPart, Section};
 pub use writer::{FileBuilder, GainParts, WriteError, gain_root, rope_root, table_root};
@@ -23,7 +23,7 @@ pub const EXP_LEN: usize = 256;
 pub const ACT_LEN: usize = 65_536;
 
 const FOOTER_LEN: usize = 64;
-const MAGIC: &[u8; 16] = b"assay.integer.v1";
+const MAGIC: &[u8; 16] = b"assay.integer.v2";
 const ENTRY_LEN: usize = 24;
 const SECTIONS_MAX: usize = 1 << 16;
 

@@ -6,8 +6,8 @@ use std::ops::Range;
 use assay_protocol::trace::BLOCK;
 
 use super::record::Record;
-use crate::attend::{self, Query, first_seen, weigh};
-use crate::cache::Cache;
+use crate::attend::{self, Mix, Queries, first_seen, weigh};
+use crate::cache::{Cache, PAGE};
 use crate::kernels::{self, Path};
 use crate::model::{Inner, Layer};
 use crate::ops::attention::reciprocal;
@@ -42,26 +42,29 @@ impl Attention<'_> {
         let mut e = vec![0u32; blocks * block];
         let mut p = vec![0i16; blocks * block];
         let mut mix = vec![0i32; dim];
-        let mut part = Vec::new();
         let group = q.len() / kv_heads;
         for (kv_head, q) in q.chunks_exact(group).enumerate() {
-            let query = Query {
+            let heads = group / dim;
+            let queries = Queries {
                 cache: self.cache,
                 layer: self.number,
                 kv_head,
-                position: self.position,
-                from: first_seen(self.position, self.layer.window),
+                heads,
+                head_dim: dim,
+                first: self.position,
+                count: 1,
+                window: self.layer.window,
                 c: scale.c,
                 csh: i32::from(scale.csh) + i32::from(fractions.q) + i32::from(fractions.k),
                 exp: &self.inner.exp,
             };
-            let lead = query.from - start;
-            let heads = group / dim;
-            weigh(self.path, query, q, dim, |within, scores, weights, z| {
+            let from = first_seen(self.position, self.layer.window);
+            let lead = from - start;
+            weigh(self.path, queries, q, |within, scores, weights, z| {
                 let head = kv_head * heads + within;
                 let max = scores.iter().copied().max().unwrap_or(0);
                 let at = scores.iter().position(|s| *s == max).unwrap_or(0);
-                seen.extend([(query.from + at) as i64, max]);
+                seen.extend([(from + at) as i64, max]);
                 e[lead..lead + weights.len()].copy_from_slice(weights);
                 let exps = &mut exps[head * blocks * block..][..blocks * block];
                 for (to, e) in exps.iter_mut().zip(&e) {
@@ -73,7 +76,7 @@ impl Attention<'_> {
                     sums.push(sum);
                 }
                 // One that has the whole share of 2^15 alone is mixed as it is: 16 bits do not hold it.
-                let alone = (z == 1 << 15).then_some(query.from + at);
+                let alone = (z == 1 << 15).then_some(from + at);
                 if alone.is_none() {
                     kernels::shares(self.path, &e, reciprocal(z), &mut p);
                 }
@@ -88,8 +91,14 @@ impl Attention<'_> {
                         }
                         Some(_) => mix.fill(0),
                         None => {
-                            let p = &p[b * block..(b + 1) * block];
-                            attend::mix(self.path, &query, positions.start, p, &mut part, &mut mix);
+                            let end = positions.end.min(self.position + 1);
+                            let task = Mix {
+                                start: positions.start / PAGE,
+                                positions: end - positions.start,
+                                p: &p[b * block..(b + 1) * block],
+                                width: block,
+                            };
+                            attend::mix(self.path, &queries, task, &mut mix);
                         }
                     }
                     let width = kv_heads * group;

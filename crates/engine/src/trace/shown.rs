@@ -6,13 +6,11 @@ use assay_protocol::{B256, merkle};
 
 use super::{TraceError, hash};
 use crate::kernels::{self, Path};
-use crate::layout::{Format, MatrixView};
+use crate::layout::{BLOCK, Format, MatrixView, PANEL};
 use crate::model::{Inner, Layer, Model};
 use crate::pool::Pool;
 use crate::shared::Shared;
 
-/// Rows that one task hashes.
-const ROWS: usize = 32;
 /// Columns of a block of 6-bit codes.
 const SIXES: usize = 128;
 
@@ -116,40 +114,43 @@ fn entries(inner: &Inner, table: TableRef) -> Option<Vec<Vec<u8>>> {
 /// The number of a row's packing, and its bytes: the file's numbers, turned big-endian and brought
 /// together block by block.
 fn packed(view: &MatrixView<'_>, row: usize) -> (u8, Vec<u8>) {
-    let (codes, d, m) = (view.codes(row), view.factors(row), view.offsets(row));
-    let swapped = |shorts: &[u8], i: usize| [shorts[2 * i + 1], shorts[2 * i]];
+    let codes: Vec<i16> = (0..view.cols).map(|k| view.code(row, k)).collect();
+    let bytes: Vec<u8> = codes.iter().map(|q| *q as u8).collect();
+    let d = |column: usize| view.factors(row, column).0.to_be_bytes();
     let mut data = view.scale(row).to_be_bytes().to_vec();
-    let blocks = |data: &mut Vec<u8>, len: usize| {
-        for (b, codes) in codes.chunks_exact(len).enumerate() {
-            data.extend(swapped(d, b));
-            if !m.is_empty() {
-                data.extend(swapped(m, b));
-            }
+    let mut blocks = |len: usize| {
+        for (b, codes) in bytes.chunks_exact(len).enumerate() {
+            data.extend(d(b * len));
             data.extend(codes);
         }
     };
     let format = match view.format {
         Format::I16 => {
-            (0..view.cols).for_each(|i| data.extend(swapped(codes, i)));
+            data.extend(codes.iter().flat_map(|w| w.to_be_bytes()));
             0
         }
         Format::U4 => {
-            blocks(&mut data, 16);
+            for (b, codes) in bytes.chunks_exact(BLOCK).enumerate() {
+                let (d, m) = view.factors(row, b * BLOCK);
+                data.extend([d.to_be_bytes(), m.to_be_bytes()].as_flattened());
+                let (low, high) = codes.split_at(BLOCK / 2);
+                data.extend(low.iter().zip(high).map(|(l, h)| l | h << 4));
+            }
             1
         }
-        Format::I8x32 => {
-            blocks(&mut data, 32);
+        Format::I8x32 | Format::I5 => {
+            blocks(BLOCK);
             2
         }
-        Format::I8x16 if fits_six(codes) => {
-            for (d, codes) in d.chunks_exact(16).zip(codes.chunks_exact(SIXES)) {
-                data.extend((0..8).flat_map(|i| swapped(d, i)));
+        Format::I8x16 if fits_six(&bytes) => {
+            for (group, codes) in bytes.chunks_exact(SIXES).enumerate() {
+                data.extend((0..8).flat_map(|i| d(group * SIXES + 16 * i)));
                 data.extend(sixes(codes).as_flattened());
             }
             4
         }
         Format::I8x16 => {
-            blocks(&mut data, 16);
+            blocks(16);
             3
         }
     };
@@ -181,16 +182,17 @@ fn row_hashes(view: &MatrixView<'_>, threads: usize) -> Vec<B256> {
     let (pool, path) = (Pool::new(threads.max(1)), Path::detect());
     let mut hashes = vec![B256::ZERO; view.rows];
     let shared = Shared::new(&mut hashes);
-    pool.run(view.rows.div_ceil(ROWS), &|task| {
-        let rows = task * ROWS..view.rows.min((task + 1) * ROWS);
-        // Safety: one task a run of rows.
+    pool.run(view.panels(), &|panel| {
+        let rows = panel * PANEL..view.rows.min((panel + 1) * PANEL);
+        // Safety: one task a panel.
         let hashes = unsafe { shared.slice(rows.clone()) };
-        let mut w = vec![0i16; view.cols];
+        let mut w = vec![0i16; PANEL * view.cols];
+        kernels::unpack_rows(path, view, panel, &mut w);
         let mut data = vec![0u8; rows.len() * (2 + 2 * view.cols)];
-        for (row, data) in rows.zip(data.chunks_exact_mut(2 + 2 * view.cols)) {
-            kernels::unpack(path, view, row, &mut w);
+        let places = data.chunks_exact_mut(2 + 2 * view.cols);
+        for ((row, w), data) in rows.zip(w.chunks_exact(view.cols)).zip(places) {
             data[..2].copy_from_slice(&view.scale(row).to_be_bytes());
-            for (place, w) in data[2..].chunks_exact_mut(2).zip(&w) {
+            for (place, w) in data[2..].chunks_exact_mut(2).zip(w) {
                 place.copy_from_slice(&w.to_be_bytes());
             }
         }

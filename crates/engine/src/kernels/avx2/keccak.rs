@@ -35,7 +35,7 @@ type Lane = __m256i;
 
 /// Keccak-f[1600] on four states; lane x, y of them stands at x + 5y.
 #[target_feature(enable = "avx2")]
-pub(super) fn permute(states: &mut [[u64; 4]; 25]) {
+pub(in super::super) fn permute(states: &mut [[u64; 4]; 25]) {
     let mut a = [_mm256_setzero_si256(); 25];
     for (a, words) in a.iter_mut().zip(states.iter()) {
         // Safety: four words are there.
