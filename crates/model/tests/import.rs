@@ -100,9 +100,12 @@ fn the_integer_model_says_what_the_float_model_says() {
         )
         .unwrap();
         assert_eq!(report.all.predictions, 299);
-        assert!(report.all.kl.mean < 0.002, "{report}");
-        assert!(report.all.top1.mean > 0.95, "{report}");
-        assert!(report.all.perplexity_change.mean.abs() < 0.01, "{report}");
+        assert!(report.all.integer.kl.mean < 0.002, "{report}");
+        assert!(report.all.integer.top1.mean > 0.95, "{report}");
+        assert!(
+            report.all.integer.perplexity_change.mean.abs() < 0.01,
+            "{report}"
+        );
         assert_eq!(report.clamps.total(), 0, "{report}");
     }
 }

@@ -133,8 +133,8 @@ fn the_integer_models_stay_close_to_floats() {
         let report =
             quality::measure_on(&gguf(name), &loaded, &[("docs", vec![tokens])], &mut |_| {})
                 .unwrap();
-        assert!(report.all.kl.mean < 0.003, "{name}\n{report}");
-        assert!(report.all.top1.mean > 0.94, "{name}\n{report}");
+        assert!(report.all.integer.kl.mean < 0.003, "{name}\n{report}");
+        assert!(report.all.integer.top1.mean > 0.94, "{name}\n{report}");
         assert_eq!(report.clamps.total(), 0, "{name}\n{report}");
     }
 }

@@ -1,26 +1,41 @@
 //! The forward pass in 32-bit floats over a GGUF's own weights: what the integer model is measured
-//! against. Follows llama.cpp's graphs of the two architectures. Used by the quality report alone.
+//! against. Follows llama.cpp's graphs of the two architectures, and can round where llama.cpp does.
+//! Used by the quality report alone.
 
 use assay_protocol::TokenId;
 use assay_protocol::manifest::Architecture;
 
 use super::attend::{Heads, attend};
 use super::gemm::multiply;
+use super::peer;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::import::ImportError;
 use crate::import::plan::Plan;
 use crate::parallel::over_ranges;
 
+/// What is rounded on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// Nothing but 32-bit floats themselves.
+    None,
+    LlamaCpp,
+}
+
 /// A GGUF as a float model.
 pub(super) struct Reference<'a> {
     gguf: &'a Gguf,
     plan: Plan,
+    rounding: Rounding,
 }
 
 impl<'a> Reference<'a> {
-    pub(super) fn new(gguf: &'a Gguf) -> Result<Self, ImportError> {
+    pub(super) fn new(gguf: &'a Gguf, rounding: Rounding) -> Result<Self, ImportError> {
         let plan = Plan::read(gguf)?;
-        Ok(Reference { gguf, plan })
+        Ok(Reference {
+            gguf,
+            plan,
+            rounding,
+        })
     }
 
     /// What the head sees at every position of a sequence: the last norm's results.
@@ -41,7 +56,19 @@ impl<'a> Reference<'a> {
             false => "token_embd.weight",
         };
         let head = self.tensor(name, &[dims.width, dims.vocab])?;
-        Ok(multiply(self.gguf, head, hidden))
+        Ok(self.product(head, hidden))
+    }
+
+    /// Consecutive vectors times a whole tensor.
+    fn product(&self, tensor: &TensorInfo, x: &[f32]) -> Vec<f32> {
+        if self.rounding == Rounding::None {
+            return multiply(self.gguf, tensor, x);
+        }
+        let mut x = x.to_vec();
+        for vector in x.chunks_exact_mut(tensor.columns()) {
+            peer::round_vector(tensor.kind, vector);
+        }
+        multiply(self.gguf, tensor, &x)
     }
 
     fn tensor(&self, name: &str, shape: &[u32]) -> Result<&TensorInfo, ImportError> {
@@ -71,7 +98,7 @@ impl<'a> Reference<'a> {
         cols: u32,
     ) -> Result<Vec<f32>, ImportError> {
         let name = format!("blk.{layer}.{part}.weight");
-        Ok(multiply(self.gguf, self.tensor(&name, &[cols, rows])?, x))
+        Ok(self.product(self.tensor(&name, &[cols, rows])?, x))
     }
 
     /// RMS norm of consecutive vectors of the gains' length.
@@ -98,7 +125,7 @@ impl<'a> Reference<'a> {
         let (q_len, kv_len) = (d.heads * d.head_dim, d.kv_heads * d.head_dim);
         let mut q = self.linear(layer, "attn_q", q_len, &input, d.width)?;
         let mut k = self.linear(layer, "attn_k", kv_len, &input, d.width)?;
-        let v = self.linear(layer, "attn_v", kv_len, &input, d.width)?;
+        let mut v = self.linear(layer, "attn_v", kv_len, &input, d.width)?;
         if gemma {
             q = self.layer_norm(layer, "attn_q_norm", &q)?;
             k = self.layer_norm(layer, "attn_k_norm", &k)?;
@@ -107,6 +134,10 @@ impl<'a> Reference<'a> {
         let base = self.plan.rope_bases[usize::from(table)];
         self.rope(&mut q, q_len as usize, base);
         self.rope(&mut k, kv_len as usize, base);
+        if self.rounding == Rounding::LlamaCpp {
+            peer::round_halves(&mut k);
+            peer::round_halves(&mut v);
+        }
         let mixed = self.mix(&q, &k, &v, window as usize);
         let mut branch = self.linear(layer, "attn_output", d.width, &mixed, q_len)?;
         if gemma {
