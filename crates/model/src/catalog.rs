@@ -94,7 +94,7 @@ fn smollm2() -> CatalogEntry {
         ],
         gguf,
         model_id: Some(id(
-            "23dfeda90fca42a2884857c15f39818c36b179e57276f448a44d830985f2d238",
+            "33be236b7fb5d4144f5fe01439bcd3cf2c37fefeaa69d59f87867275d54a3a7e",
         )),
     }
 }
@@ -152,7 +152,7 @@ fn gemma3() -> CatalogEntry {
             ),
         ],
         model_id: Some(id(
-            "b478fbc5a3e180cc54b86e84b1c78835a70366b8a583bda51a40b1796440fb2b",
+            "09334ccfeeb87347ceff22e720fed4b0a0718063bb0df16c37e6d9856c9e9549",
         )),
     }
 }

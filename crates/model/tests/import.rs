@@ -69,8 +69,8 @@ fn an_import_gives_the_pinned_model() {
         loaded.model.verify_roots().unwrap();
     }
 }
-const LLAMA_ID: &str = "0xd572a29aa3f65d1e8e0a14c84e5b65d433952c4f8c77ff33812c90edb13c0d70";
-const GEMMA_ID: &str = "0x26652488fd70f44a86479e91557b338603f4a89af19bf3f0603573a1efd14a40";
+const LLAMA_ID: &str = "0x054ff0f4081c4de9b62969a14d450248ba020b527023b8ac1d0a6be8df29ad1b";
+const GEMMA_ID: &str = "0x5974ef7f34d2b4f418d5e63e387877c08177635b6222631446d3beaaebbaef92";
 
 #[test]
 fn two_imports_give_the_same_bytes() {

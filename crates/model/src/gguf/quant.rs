@@ -81,6 +81,13 @@ impl CodedRow {
         self.codes.extend(codes);
     }
 
+    /// Each block's codes, scale and offset.
+    pub fn blocks(&self) -> impl Iterator<Item = (&[i8], f64, f64)> {
+        let factors = self.scales.iter().zip(&self.offsets);
+        let blocks = self.codes.chunks_exact(self.block_len);
+        blocks.zip(factors).map(|(codes, (&d, &m))| (codes, d, m))
+    }
+
     /// The row's real values.
     pub fn values(&self) -> impl Iterator<Item = f64> {
         self.codes.iter().enumerate().map(|(k, &code)| {

@@ -1,12 +1,14 @@
 //! A GGUF becomes the integer model file: the one place where floats decide numbers, and only by
 //! IEEE basic operations and the pure-Rust `libm`, so that every machine imports the same bits.
 //! Never fuses a multiply with an add, never calls the platform's `exp`. NUMERICS.md, "Numbers that
-//! a model file holds", is what `matrix`, `gains` and `tables` implement.
+//! a model file holds", is what `matrix`, `gains` and `tables` implement,
+//! with docs/adr/0017 for how blocks are rounded.
 
 mod calibration;
 mod gains;
 mod matrix;
 pub(crate) mod plan;
+mod row;
 mod tables;
 
 use std::fs::{self, File};
