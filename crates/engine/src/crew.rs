@@ -62,7 +62,7 @@ impl Crew {
                 e[0] = WIDE.with_borrow_mut(|wide| each(t, wide, x));
             });
         }
-        self.path.run(|| input.prepare());
+        input.prepare(self.path);
     }
 
     /// Several matrices over the same inputs; a token's outputs are `stride` apart. Gives how many results

@@ -257,6 +257,12 @@ pub(crate) unsafe fn matmul(
     })
 }
 
+/// The halves and block sums of a vector (see [`vectors::Split`]).
+fn split(path: Path, x: &[i16], high: &mut [i8], low: &mut [u8], sums: &mut [i32]) {
+    assert!(x.len() == high.len() && x.len() == low.len() && x.len() == BLOCK * sums.len());
+    on!(path, split(x, high, low, sums));
+}
+
 /// A panel, as it is packed, against a single vector.
 fn gemv(path: Path, matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
     let (cols, split) = (matrix.cols, &xs.split);

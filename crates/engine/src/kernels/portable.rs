@@ -37,6 +37,19 @@ pub(super) fn strip(task: Strip<'_>, out: &mut [i32], stride: usize, add: bool) 
     }
 }
 
+pub(super) fn split(x: &[i16], high: &mut [i8], low: &mut [u8], sums: &mut [i32]) {
+    let bytes = high.chunks_exact_mut(4).zip(low.chunks_exact_mut(4));
+    for (x, (high, low)) in x.chunks_exact(4).zip(bytes) {
+        for (to, from) in [0, 2, 1, 3].into_iter().enumerate() {
+            high[to] = (x[from] >> 5) as i8;
+            low[to] = (x[from] & 31) as u8;
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(x.chunks_exact(32)) {
+        *sum = x.iter().map(|x| i32::from(*x)).sum();
+    }
+}
+
 pub(super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
     let mut w = vec![0; PANEL * matrix.cols];
     unpack(matrix, panel, &mut w);

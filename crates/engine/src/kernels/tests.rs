@@ -91,7 +91,6 @@ proptest! {
         input.x.copy_from_slice(&xs);
         // Shifts to the left are bounded by the loader.
         input.e.iter_mut().zip(&shifts).for_each(|(e, s)| *e = (*s).min(shift + 15));
-        input.prepare();
         let mut w = vec![0; cols];
         let mut expected = vec![0; count * (rows + 3)];
         for token in 0..count {
@@ -121,6 +120,7 @@ proptest! {
                 strip(path, task, &mut twice, PANEL, true);
                 prop_assert!(acc.iter().zip(&twice).all(|(a, b)| a.wrapping_add(*a) == *b));
                 if count == 1 {
+                    input.prepare(path);
                     let mut packed = vec![1; PANEL];
                     gemv(path, &view, panel, &input, &mut packed);
                     prop_assert_eq!(&packed, &acc, "{:?} panel {}", path, panel);

@@ -1,6 +1,8 @@
 //! 12-bit inputs of a matrix product: one vector a token with its exponent, and for a single token the
 //! forms that the kernel reads which leaves weights packed.
 
+use super::{self as kernels, Path};
+
 /// Inputs of a matrix product.
 #[derive(Default)]
 pub(crate) struct Vectors {
@@ -31,8 +33,7 @@ impl Vectors {
     }
 
     /// Makes the forms for a single token.
-    #[inline(always)]
-    pub(crate) fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self, path: Path) {
         if self.count != 1 {
             return;
         }
@@ -40,19 +41,6 @@ impl Vectors {
         split.high.resize(x.len(), 0);
         split.low.resize(x.len(), 0);
         split.sums.resize(x.len() / 32, 0);
-        let bytes = split
-            .high
-            .chunks_exact_mut(32)
-            .zip(split.low.chunks_exact_mut(32));
-        for (((high, low), sum), x) in bytes.zip(&mut split.sums).zip(x.chunks_exact(32)) {
-            let x: &[i16; 32] = x.try_into().expect("a chunk has its length");
-            // Within four columns the middle two change places.
-            let place = |i: usize| i & !3 | (i & 1) << 1 | (i >> 1) & 1;
-            for (i, (high, low)) in high.iter_mut().zip(low).enumerate() {
-                let x = x[place(i)];
-                (*high, *low) = ((x >> 5) as i8, (x & 31) as u8);
-            }
-            *sum = x.iter().map(|x| i32::from(*x)).sum();
-        }
+        kernels::split(path, x, &mut split.high, &mut split.low, &mut split.sums);
     }
 }

@@ -4,6 +4,7 @@
 mod gemv;
 pub(super) mod keccak;
 mod softmax;
+mod split;
 mod strip;
 mod unpack;
 
@@ -11,6 +12,7 @@ use std::arch::x86_64::*;
 
 pub(super) use gemv::gemv;
 pub(super) use softmax::{exponentials, shares};
+pub(super) use split::split;
 pub(super) use strip::strip;
 pub(super) use unpack::unpack;
 
@@ -84,12 +86,10 @@ pub(super) fn requantize(
     }
     let mut lanes = [0i32; 8];
     store(&mut lanes, clamped);
-    let rest = portable::requantize(
-        &acc[whole..],
-        &scales[whole * 2..],
-        shift,
-        limit,
-        &mut out[whole..],
-    );
-    lanes.iter().map(|lane| *lane as u64).sum::<u64>() + rest
+    let clamped = lanes.iter().map(|lane| *lane as u64).sum::<u64>();
+    if whole == acc.len() {
+        return clamped;
+    }
+    let (scales, out) = (&scales[whole * 2..], &mut out[whole..]);
+    clamped + portable::requantize(&acc[whole..], scales, shift, limit, out)
 }
