@@ -71,15 +71,8 @@ fn generate(
     prompt: &[TokenId],
     sampler: &SamplerParams,
 ) -> (Vec<TokenId>, StopReason) {
-    let limits = BatchLimits {
-        sequences_max: 1,
-        positions_max: 2048,
-    };
-    let mut batcher = Batcher::new(model, 1, limits);
-    let request = GenerationRequest {
-        prompt: prompt.to_vec(),
-        sampler: sampler.clone(),
-    };
+    let mut batcher = Batcher::new(model, 1, BatchLimits::default());
+    let request = GenerationRequest::new(prompt.to_vec(), sampler.clone());
     batcher.submit(request).unwrap();
     let mut watcher = StopWatcher::new(tokenizer(), sampler);
     let mut output = Vec::new();

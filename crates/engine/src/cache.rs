@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use assay_protocol::manifest::Dims;
+
 use crate::layout::PANEL;
 
 /// Positions in a page.
@@ -21,6 +23,14 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    pub(crate) fn of(dims: &Dims) -> Shape {
+        Shape {
+            layers: dims.layers as usize,
+            kv_heads: dims.kv_heads as usize,
+            head_dim: dims.head_dim as usize,
+        }
+    }
+
     /// Elements that one head of one layer keeps in a page: of keys, and again of values.
     fn part(self) -> usize {
         PAGE * self.head_dim
@@ -28,6 +38,10 @@ impl Shape {
 
     fn page_elements(self) -> usize {
         2 * self.layers * self.kv_heads * self.part()
+    }
+
+    pub(crate) fn page_bytes(self) -> usize {
+        self.page_elements() * size_of::<i16>()
     }
 }
 
@@ -40,7 +54,7 @@ pub(crate) struct Page {
 
 impl Page {
     /// Memory is zeroed lazily by the allocator, so that what is not used costs nothing.
-    fn new(shape: Shape) -> Page {
+    pub(crate) fn new(shape: Shape) -> Page {
         let data = vec![0; shape.page_elements() + LINE - 1];
         // Alignment is for speed alone; where it cannot be had, any start will do.
         let start = data.as_ptr().align_offset(64).min(LINE - 1);
@@ -94,6 +108,37 @@ impl Cache {
             pages: pages.collect(),
             len: 0,
         }
+    }
+
+    /// A cache that has no pages yet.
+    pub(crate) fn empty(shape: Shape) -> Cache {
+        Cache::new(shape, 0)
+    }
+
+    /// Positions that its pages have room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.pages.len() * PAGE
+    }
+
+    pub(crate) fn page(&self, index: usize) -> &Arc<Page> {
+        &self.pages[index]
+    }
+
+    pub(crate) fn push(&mut self, page: Arc<Page>) {
+        self.pages.push(page);
+    }
+
+    /// Puts a page that holds the same in a page's place, or behind the last one; gives what was there.
+    pub(crate) fn replace(&mut self, index: usize, page: Arc<Page>) -> Option<Arc<Page>> {
+        if index == self.pages.len() {
+            self.pages.push(page);
+            return None;
+        }
+        Some(std::mem::replace(&mut self.pages[index], page))
+    }
+
+    pub(crate) fn into_pages(self) -> impl Iterator<Item = Arc<Page>> {
+        self.pages.into_iter()
     }
 
     /// Stores one position's k and v, each head after head.

@@ -24,7 +24,8 @@ mod tokenwise;
 pub mod trace;
 
 pub use batcher::{
-    BatchLimits, Batcher, Event, EventKind, GenerationRequest, SequenceId, SubmitError,
+    BatchLimits, BatchStats, Batcher, Event, EventKind, GenerationRequest, MemoryUse, SequenceId,
+    SubmitError,
 };
 pub use bounds::BoundError;
 pub use clamps::ClampCounts;

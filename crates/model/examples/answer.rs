@@ -26,10 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = BatchLimits {
         sequences_max: 1,
-        positions_max: 1024,
+        ..BatchLimits::default()
     };
     let mut batcher = Batcher::new(&loaded.model, threads, limits);
-    batcher.submit(GenerationRequest { prompt, sampler })?;
+    batcher.submit(GenerationRequest::new(prompt, sampler))?;
     while !batcher.is_idle() {
         for event in batcher.step() {
             if let EventKind::Token(id) = event.kind {

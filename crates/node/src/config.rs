@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_chain::{Key, Market};
+use assay_engine::BatchLimits;
 use assay_model::LoadedModel;
 use assay_payments::payee_claims::ClaimPolicy;
 use assay_protocol::{Address, MicroUsd, Price};
@@ -76,8 +77,12 @@ pub struct Limits {
     pub threads: usize,
     /// Answers made at once, per model.
     pub sequences_max: usize,
-    /// Token positions kept in memory, per model; also the longest context.
-    pub positions_max: usize,
+    /// Memory for keys and values, per model. Also bounds the longest context.
+    pub cache_mib: usize,
+    /// Whether requests of one payer that begin alike share what they have alike.
+    pub share_prefixes: bool,
+    /// Whether to guess several tokens ahead where few answers are made.
+    pub speculate: bool,
     /// Requests that may wait for a place.
     pub queue_max: usize,
     pub body_bytes_max: usize,
@@ -98,12 +103,26 @@ pub struct Limits {
     pub failures_percent: u8,
 }
 
+impl Limits {
+    /// What each model's batcher may hold and do.
+    pub(crate) fn batch(&self) -> BatchLimits {
+        BatchLimits {
+            sequences_max: self.sequences_max,
+            cache_bytes_max: self.cache_mib.saturating_mul(1 << 20),
+            share_prefixes: self.share_prefixes,
+            speculate: self.speculate,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             sequences_max: 8,
-            positions_max: 8_192,
+            cache_mib: 1_024,
+            share_prefixes: true,
+            speculate: true,
             queue_max: 32,
             body_bytes_max: 8 << 20,
             body_timeout: Duration::from_secs(30),

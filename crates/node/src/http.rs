@@ -33,6 +33,7 @@ use crate::order::{Fill, Order, order};
 use crate::session::{Delivery, Part, Session};
 use crate::sse;
 use crate::till::{Declined, Taken};
+use crate::worker::{Did, Worker};
 
 /// Parts between a session and its response. What waits here when a client leaves counts as sent, so it is little.
 const PARTS_MAX: usize = 1;
@@ -472,7 +473,8 @@ async fn earnings(
 }
 
 async fn health(State(app): State<Arc<App>>) -> Response {
-    let alive = app.workers.iter().all(crate::worker::Worker::is_alive);
+    let alive = app.workers.iter().all(Worker::is_alive);
+    let engines: Vec<_> = app.workers.iter().map(engine).collect();
     let body = json!({
         "status": if alive { "ok" } else { "an engine has stopped: restart the node" },
         "provider": app.provider,
@@ -481,6 +483,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
         "places_free": app.places.available_permits(),
         "answered": app.pace.answered.load(Ordering::Relaxed),
         "output_tokens": app.pace.tokens.load(Ordering::Relaxed),
+        "engines": engines,
     });
     let status = if alive {
         StatusCode::OK
@@ -488,6 +491,22 @@ async fn health(State(app): State<Arc<App>>) -> Response {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(body)).into_response()
+}
+
+/// What an engine has done, in the order of the models; nothing before its first step.
+fn engine(worker: &Worker) -> serde_json::Value {
+    worker.did().map_or(json!({}), |Did { stats, memory }| {
+        json!({
+            "prompt_tokens": stats.prompt_tokens,
+            "prompt_tokens_cached": stats.prompt_tokens_reused,
+            "output_tokens": stats.output_tokens,
+            "guessed_tokens": stats.guessed,
+            "guessed_tokens_true": stats.guessed_true,
+            "cache_pages_max": memory.pages_max,
+            "cache_pages_taken": memory.pages_taken,
+            "cache_pages_kept": memory.pages_kept,
+        })
+    })
 }
 
 async fn no_such_path() -> Response {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_chain::ChainError;
-use assay_engine::BatchLimits;
 use assay_payments::Terms;
 use assay_payments::payee_claims::ClaimPolicy;
 use assay_protocol::{Address, DurationMs, MicroUsd, Offer, Timestamp, TokenCount};
@@ -118,13 +117,9 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         .collect();
     let (mut workers, mut engines) = (Vec::new(), Vec::new());
     for ware in &wares {
-        let batch = BatchLimits {
-            sequences_max: limits.sequences_max,
-            positions_max: limits.positions_max,
-        };
         let model = config.conduct.model(&ware.loaded.model);
         let (worker, thread) =
-            Worker::start(model, limits.threads, batch).map_err(StartError::Thread)?;
+            Worker::start(model, limits.threads, limits.batch()).map_err(StartError::Thread)?;
         workers.push(worker);
         engines.push(thread);
     }
@@ -328,7 +323,8 @@ fn check_claims(config: &NodeConfig, terms: &Terms) -> Result<(), StartError> {
 
 fn ware(served: &ServedModel, limits: &Limits) -> Ware {
     let model = &served.loaded.model;
-    let positions = u32::try_from(limits.positions_max).unwrap_or(u32::MAX);
+    let positions = limits.batch().positions_max(model);
+    let positions = u32::try_from(positions).unwrap_or(u32::MAX);
     Ware {
         id: model.id(),
         price: served.price,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use assay_engine::Model;
+use assay_engine::{GenerationRequest, Model};
 use assay_model::StopWatcher;
 use assay_openai::ApiError;
 use assay_payments::x402::PaymentResponse;
@@ -71,6 +71,8 @@ struct Made {
     /// How many of them the client has been sent.
     sent: usize,
     first: Option<Instant>,
+    /// Prompt tokens that were found in the cache.
+    cached: TokenCount,
 }
 
 /// Why no more tokens come.
@@ -89,9 +91,15 @@ impl Session {
             ids: Vec::new(),
             sent: 0,
             first: None,
+            cached: TokenCount(0),
         };
-        let mut job = self.app.workers[self.ware]
-            .submit(self.order.prompt.clone(), self.order.sampler.clone());
+        // How fast a first token comes tells whether a prompt began like an earlier one: payers share
+        // nothing with each other.
+        let mut job = self.app.workers[self.ware].submit(GenerationRequest {
+            prompt: self.order.prompt.clone(),
+            sampler: self.order.sampler.clone(),
+            cache_salt: self.taken.payer.into_word(),
+        });
         let end = self.generate(&mut job, &mut made, &parts).await;
         drop(job);
         let stop = match end {
@@ -135,6 +143,10 @@ impl Session {
                 }
             };
             let reason = match output {
+                Some(Output::Prefilled { reused }) => {
+                    made.cached = TokenCount(reused);
+                    continue;
+                }
                 Some(Output::Token(id)) => self.token(made, id),
                 // The watcher ends an answer with the same token as the engine; this is for an engine that does not.
                 Some(Output::Finished(reason)) => Some(reason),
@@ -212,9 +224,13 @@ impl Session {
         let ware = &app.wares[ware];
         let count =
             |tokens: &[TokenId]| TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
+        // A receipt does not sign how much was found in the cache, and whoever loses the stream's end never
+        // learns it: it is told only where it does not change the bill.
+        let price = &ware.price;
+        let told = price.cached_input == price.input;
         let usage = Usage {
             prompt: count(&order.prompt),
-            cached: TokenCount(0),
+            cached: if told { made.cached } else { TokenCount(0) },
             output: count(&made.ids),
         };
         let charged = ware.price.charge(&usage).ok();

@@ -2,20 +2,25 @@
 //! one channel each, and knows nothing of money or HTTP.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use assay_engine::{
-    BatchLimits, Batcher, EventKind, GenerationRequest, Model, SequenceId, SubmitError,
+    BatchLimits, BatchStats, Batcher, EventKind, GenerationRequest, MemoryUse, Model, SequenceId,
+    SubmitError,
 };
-use assay_protocol::{SamplerParams, StopReason, TokenId};
+use assay_protocol::{StopReason, TokenId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What the engine says about one job. The channel is bounded by the job's `max_tokens`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
+    /// Comes before the first token: so many tokens of the prompt were found in the cache.
+    Prefilled {
+        reused: u32,
+    },
     Token(TokenId),
     Finished(StopReason),
     /// The engine does not take this job; the reason is for the log.
@@ -29,8 +34,7 @@ pub(crate) struct JobId(u64);
 enum Command {
     Submit {
         job: JobId,
-        prompt: Vec<TokenId>,
-        sampler: SamplerParams,
+        request: GenerationRequest,
         outputs: UnboundedSender<Output>,
     },
     Cancel(JobId),
@@ -42,6 +46,14 @@ pub(crate) struct Worker {
     commands: Sender<Command>,
     next: Arc<AtomicU64>,
     alive: Arc<AtomicBool>,
+    did: Arc<Mutex<Option<Did>>>,
+}
+
+/// What the engine has done so far, and how full its memory is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Did {
+    pub(crate) stats: BatchStats,
+    pub(crate) memory: MemoryUse,
 }
 
 /// Says when its thread is over, however it ended.
@@ -77,6 +89,8 @@ impl Worker {
         let (commands, inbox) = channel();
         let alive = Arc::new(AtomicBool::new(true));
         let guard = Alive(Arc::clone(&alive));
+        let did = Arc::default();
+        let tell = Arc::clone(&did);
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || {
@@ -84,6 +98,7 @@ impl Worker {
                 let batcher = Batcher::new(&model, threads, limits);
                 Loop {
                     batcher,
+                    did: tell,
                     waiting: VecDeque::new(),
                     running: HashMap::new(),
                 }
@@ -94,6 +109,7 @@ impl Worker {
                 commands,
                 next: Arc::default(),
                 alive,
+                did,
             },
             thread,
         ))
@@ -103,14 +119,18 @@ impl Worker {
         self.alive.load(Ordering::Acquire)
     }
 
+    /// As of its last step; nothing before its first.
+    pub(crate) fn did(&self) -> Option<Did> {
+        *self.did.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Queues a job. If the engine is gone, its output channel is closed at once.
-    pub(crate) fn submit(&self, prompt: Vec<TokenId>, sampler: SamplerParams) -> Job {
+    pub(crate) fn submit(&self, request: GenerationRequest) -> Job {
         let id = JobId(self.next.fetch_add(1, Ordering::Relaxed));
         let (sender, outputs) = unbounded_channel();
         let _ = self.commands.send(Command::Submit {
             job: id,
-            prompt,
-            sampler,
+            request,
             outputs: sender,
         });
         Job {
@@ -129,6 +149,7 @@ struct Waiting {
 
 struct Loop {
     batcher: Batcher,
+    did: Arc<Mutex<Option<Did>>>,
     /// Jobs that the batch has no room for yet, oldest first.
     waiting: VecDeque<Waiting>,
     running: HashMap<SequenceId, (JobId, UnboundedSender<Output>)>,
@@ -159,13 +180,12 @@ impl Loop {
         match command {
             Command::Submit {
                 job,
-                prompt,
-                sampler,
+                request,
                 outputs,
             } => {
                 self.waiting.push_back(Waiting {
                     job,
-                    request: GenerationRequest { prompt, sampler },
+                    request,
                     outputs,
                 });
             }
@@ -203,11 +223,18 @@ impl Loop {
     }
 
     fn step(&mut self) {
-        for event in self.batcher.step() {
+        let events = self.batcher.step();
+        let did = Did {
+            stats: self.batcher.stats(),
+            memory: self.batcher.memory(),
+        };
+        *self.did.lock().unwrap_or_else(PoisonError::into_inner) = Some(did);
+        for event in events {
             let Some((_, outputs)) = self.running.get(&event.sequence) else {
                 continue;
             };
             let (output, over) = match event.kind {
+                EventKind::Prefilled { reused } => (Output::Prefilled { reused }, false),
                 EventKind::Token(id) => (Output::Token(id), false),
                 EventKind::Finished(reason) => (Output::Finished(reason), true),
             };

@@ -92,17 +92,9 @@ async fn a_client_that_leaves_pays_for_the_signed_prefix_only() {
 
 /// The first tokens of the honest answer, made without a node.
 fn alone(world: &World, prompt: Vec<u32>, count: usize) -> Vec<u32> {
-    let limits = BatchLimits {
-        sequences_max: 1,
-        positions_max: 4_096,
-    };
-    let mut batcher = Batcher::new(&world.loaded.model, 1, limits);
-    batcher
-        .submit(GenerationRequest {
-            prompt,
-            sampler: SamplerParams::greedy(1_500),
-        })
-        .unwrap();
+    let mut batcher = Batcher::new(&world.loaded.model, 1, BatchLimits::default());
+    let request = GenerationRequest::new(prompt, SamplerParams::greedy(1_500));
+    batcher.submit(request).unwrap();
     let mut output = Vec::new();
     while output.len() < count {
         output.extend(
@@ -111,7 +103,7 @@ fn alone(world: &World, prompt: Vec<u32>, count: usize) -> Vec<u32> {
                 .into_iter()
                 .filter_map(|event| match event.kind {
                     EventKind::Token(id) => Some(id),
-                    EventKind::Finished(_) => None,
+                    _ => None,
                 }),
         );
     }

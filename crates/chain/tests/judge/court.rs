@@ -121,20 +121,14 @@ pub(crate) fn answer(
     prompt: &[TokenId],
     sampler: &SamplerParams,
 ) -> (Vec<TokenId>, StopReason) {
-    let limits = BatchLimits {
-        sequences_max: 1,
-        positions_max: prompt.len() + sampler.max_tokens as usize,
-    };
-    let mut batcher = Batcher::new(model, 2, limits);
-    let request = GenerationRequest {
-        prompt: prompt.to_vec(),
-        sampler: sampler.clone(),
-    };
+    let mut batcher = Batcher::new(model, 2, BatchLimits::default());
+    let request = GenerationRequest::new(prompt.to_vec(), sampler.clone());
     batcher.submit(request).expect("a request that fits");
     let mut output = Vec::new();
     loop {
         for event in batcher.step() {
             match event.kind {
+                EventKind::Prefilled { .. } => {}
                 EventKind::Token(token) => output.push(token),
                 EventKind::Finished(reason) => return (output, reason),
             }

@@ -5,7 +5,7 @@ use super::Plan;
 use super::figures::{AuditRun, Open, micros};
 use super::text::Text;
 use anyhow::{Context, Result, ensure};
-use assay_engine::{BatchLimits, Batcher, EventKind, GenerationRequest, Model, replay};
+use assay_engine::{BatchLimits, Batcher, EventKind, GenerationRequest, MemoryUse, Model, replay};
 use assay_model::LoadedModel;
 use assay_protocol::{SamplerParams, TokenId};
 use std::path::Path;
@@ -36,7 +36,14 @@ impl Engine {
     pub(crate) fn new(model: &Model, threads: usize, plan: &Plan) -> Engine {
         let limits = BatchLimits {
             sequences_max: plan.sequences(),
-            positions_max: plan.positions(),
+            // Each sequence may leave most of its last page unused.
+            cache_bytes_max: BatchLimits::cache_bytes(
+                model,
+                plan.positions() + plan.sequences() * MemoryUse::PAGE_POSITIONS,
+            ),
+            // Every answer is made from its start, token by token.
+            share_prefixes: false,
+            speculate: false,
         };
         Engine {
             batcher: Batcher::new(model, threads, limits),
@@ -50,10 +57,9 @@ impl Engine {
         let started = Instant::now();
         let mut ids = Vec::new();
         for prompt in prompts {
-            ids.push(self.batcher.submit(GenerationRequest {
-                prompt: prompt.clone(),
-                sampler: SamplerParams::greedy(tokens),
-            })?);
+            let sampler = SamplerParams::greedy(tokens);
+            let request = GenerationRequest::new(prompt.clone(), sampler);
+            ids.push(self.batcher.submit(request)?);
         }
         let mut answers = vec![Vec::new(); prompts.len()];
         while !self.batcher.is_idle() {

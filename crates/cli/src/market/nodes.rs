@@ -22,6 +22,8 @@ use std::time::Duration;
 pub(crate) const STAKE: MicroUsd = MicroUsd(25_000_000);
 /// Answers that one of several nodes on one machine makes at once.
 const SEQUENCES_MAX: usize = 4;
+/// Memory that each of them has for keys and values.
+const CACHE_MIB: usize = 256;
 /// How often both sides of a dispute look at the chain, which lies in this process.
 pub(crate) const POLL: Duration = Duration::from_millis(150);
 /// Output tokens after which the truncating cheat stops.
@@ -58,6 +60,7 @@ pub(crate) async fn start(
     }];
     config.limits.threads = threads;
     config.limits.sequences_max = SEQUENCES_MAX;
+    config.limits.cache_mib = CACHE_MIB;
     config.defence.poll = POLL;
     config.defence.threads = threads;
     match plan.conduct {

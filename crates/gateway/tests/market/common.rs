@@ -137,7 +137,6 @@ impl World {
         }];
         config.make_ledger = true;
         config.limits.threads = 1;
-        config.limits.positions_max = 4_096;
         config.conduct = conduct;
         config.defence.poll = Duration::from_millis(50);
         // A node wants to be registered before it starts; where it listens is known only after.

@@ -129,7 +129,6 @@ impl World {
         }];
         config.make_ledger = true;
         config.limits.threads = 1;
-        config.limits.positions_max = 4_096;
         config.limits.max_tokens_default = 32;
         config
     }

@@ -41,6 +41,15 @@ pub(super) struct RunArgs {
     /// Threads that compute [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
+    /// Memory for what answers under way and kept prompts need, in MiB; also bounds the longest context
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    cache_mib: usize,
+    /// Runs every prompt from its start, even one that begins like an earlier one of the same payer
+    #[arg(long)]
+    no_prefix_cache: bool,
+    /// Makes every token by itself, where several could be guessed and checked at once
+    #[arg(long)]
+    no_speculation: bool,
 }
 
 pub(super) async fn serve(args: RunArgs, home: &Home) -> Result<()> {
@@ -68,6 +77,9 @@ pub(super) async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     config.claims.policy.gas_share_ppm = args.gas_share.0;
     config.claims.coin_price = args.coin_price;
     config.limits.threads = args.threads.unwrap_or_else(crate::judge::threads);
+    config.limits.cache_mib = args.cache_mib;
+    config.limits.share_prefixes = !args.no_prefix_cache;
+    config.limits.speculate = !args.no_speculation;
     config.limits.sequences_max = args.concurrency.max(1);
     config.defence.poll = network::poll(&market);
     let node = assay_node::start(config)

@@ -1,44 +1,12 @@
 //! What a sequence yields does not depend on its neighbours, on how it is cut, or on who left.
 
-#[allow(dead_code, unreachable_pub)]
-#[path = "../../testkit/src/tiny.rs"]
-mod tiny;
-
-use std::collections::BTreeMap;
-
 use assay_engine::{
-    BatchLimits, Batcher, EventKind, GenerationRequest, Model, SequenceId, SubmitError, reference,
-    replay, run,
+    BatchLimits, Batcher, GenerationRequest, Model, SequenceId, SubmitError, reference, replay, run,
 };
-use assay_protocol::{B256, SamplerParams, StopReason, Temperature, TokenId};
-use tiny::Tiny;
+use assay_protocol::{SamplerParams, StopReason};
 
-const LIMITS: BatchLimits = BatchLimits {
-    sequences_max: 8,
-    positions_max: 8192,
-};
-
-fn prompt(len: usize, salt: u32) -> Vec<TokenId> {
-    (0..len as u32)
-        .map(|i| (i * i * 13 + i * salt + salt) % 256)
-        .collect()
-}
-
-fn seeded(seed: u8, max_tokens: u32) -> SamplerParams {
-    SamplerParams {
-        temperature: Temperature::Beta(256),
-        top_k: 40,
-        top_p_q16: 60_000,
-        seed: B256::repeat_byte(seed),
-        ..SamplerParams::greedy(max_tokens)
-    }
-}
-
-/// A model without end tokens, so that answers run to their length.
-fn endless(mut tiny: Tiny) -> Model {
-    tiny.eos = Vec::new();
-    tiny.model()
-}
+use crate::common::{Answers, PAGE, alone, drain, endless, prompt, seeded, with_pages};
+use crate::tiny::Tiny;
 
 /// Requests of all shapes: longer than a chunk, one token, seeded and greedy.
 fn requests() -> Vec<GenerationRequest> {
@@ -54,39 +22,15 @@ fn requests() -> Vec<GenerationRequest> {
     ]
     .into_iter()
     .enumerate()
-    .map(|(i, (len, max))| GenerationRequest {
-        prompt: prompt(len, i as u32 + 1),
-        sampler: if i % 3 == 0 {
+    .map(|(i, (len, max))| {
+        let sampler = if i % 3 == 0 {
             SamplerParams::greedy(max)
         } else {
             seeded(i as u8, max)
-        },
+        };
+        GenerationRequest::new(prompt(len, i as u32 + 1), sampler)
     })
     .collect()
-}
-
-fn drain(batcher: &mut Batcher) -> BTreeMap<SequenceId, (Vec<TokenId>, StopReason)> {
-    let mut outputs: BTreeMap<SequenceId, Vec<TokenId>> = BTreeMap::new();
-    let mut finished = BTreeMap::new();
-    while !batcher.is_idle() {
-        for event in batcher.step() {
-            match event.kind {
-                EventKind::Token(token) => outputs.entry(event.sequence).or_default().push(token),
-                EventKind::Finished(stop) => {
-                    let output = outputs.remove(&event.sequence).unwrap();
-                    finished.insert(event.sequence, (output, stop));
-                }
-            }
-        }
-    }
-    assert!(outputs.is_empty());
-    finished
-}
-
-fn alone(model: &Model, request: &GenerationRequest) -> (Vec<TokenId>, StopReason) {
-    let mut batcher = Batcher::new(model, 1, LIMITS);
-    batcher.submit(request.clone()).unwrap();
-    drain(&mut batcher).pop_first().unwrap().1
 }
 
 #[test]
@@ -98,11 +42,11 @@ fn eight_sequences_together_yield_what_each_yields_alone() {
             .map(|request| alone(&model, request))
             .collect();
         for threads in [1, 2, 4] {
-            let mut batcher = Batcher::new(&model, threads, LIMITS);
+            let mut batcher = Batcher::new(&model, threads, BatchLimits::default());
             for request in requests() {
                 batcher.submit(request).unwrap();
             }
-            let together: Vec<_> = drain(&mut batcher).into_values().collect();
+            let together: Vec<_> = drain(&mut batcher).over.into_values().collect();
             assert_eq!(together, expected, "{threads} threads");
         }
     }
@@ -115,8 +59,8 @@ fn those_who_come_late_or_leave_early_change_nothing_for_the_others() {
         .iter()
         .map(|request| alone(&model, request))
         .collect();
-    let mut batcher = Batcher::new(&model, 2, LIMITS);
-    let mut outputs: BTreeMap<SequenceId, Vec<TokenId>> = BTreeMap::new();
+    let mut batcher = Batcher::new(&model, 2, BatchLimits::default());
+    let mut answers = Answers::default();
     let mut waiting = requests().into_iter();
     let mut ids = Vec::new();
     for step in 0.. {
@@ -131,19 +75,15 @@ fn those_who_come_late_or_leave_early_change_nothing_for_the_others() {
             batcher.cancel(ids[3]);
             batcher.cancel(SequenceId(99));
         }
-        for event in batcher.step() {
-            if let EventKind::Token(token) = event.kind {
-                outputs.entry(event.sequence).or_default().push(token);
-            }
-        }
+        answers.step(&mut batcher);
         if batcher.is_idle() && ids.len() == requests().len() {
             break;
         }
     }
     for (i, (expected, _)) in expected.iter().enumerate() {
-        let output = outputs.remove(&ids[i]).unwrap_or_default();
+        let output = answers.so_far(ids[i]);
         if i == 1 || i == 3 {
-            assert!(output.len() < expected.len() && expected.starts_with(&output));
+            assert!(output.len() < expected.len() && expected.starts_with(output));
         } else {
             assert_eq!(output, *expected, "request {i}");
         }
@@ -156,7 +96,9 @@ fn a_replay_at_prefill_speed_makes_the_same_choices() {
         let model = endless(tiny);
         for request in requests() {
             let (output, _) = alone(&model, &request);
-            let GenerationRequest { prompt, sampler } = &request;
+            let GenerationRequest {
+                prompt, sampler, ..
+            } = &request;
             assert_eq!(
                 replay::choices(&model, 2, prompt, sampler, &output).unwrap(),
                 output
@@ -173,10 +115,7 @@ fn a_replay_at_prefill_speed_makes_the_same_choices() {
 #[test]
 fn an_answer_ends_with_an_end_token_or_its_length() {
     let mut tiny = Tiny::llama(10);
-    let request = GenerationRequest {
-        prompt: prompt(9, 4),
-        sampler: seeded(3, 200),
-    };
+    let request = GenerationRequest::new(prompt(9, 4), seeded(3, 200));
     let (free, stop) = alone(&endless(tiny.clone()), &request);
     assert_eq!((free.len(), stop), (200, StopReason::MaxTokens));
     // Make an end token of one that comes in the middle: the same answer, cut there.
@@ -207,18 +146,13 @@ fn left_out_layers_keep_the_id_and_change_the_answer() {
 #[test]
 fn what_does_not_fit_is_refused_and_nothing_is_truncated() {
     let model = Tiny::llama(12).model();
-    let mut batcher = Batcher::new(
-        &model,
-        1,
-        BatchLimits {
-            sequences_max: 2,
-            positions_max: 100,
-        },
-    );
-    let request = |len: usize, max: u32| GenerationRequest {
-        prompt: prompt(len, 1),
-        sampler: SamplerParams::greedy(max),
+    let limits = BatchLimits {
+        sequences_max: 2,
+        ..with_pages(&model, 4)
     };
+    let mut batcher = Batcher::new(&model, 1, limits);
+    let request =
+        |len: usize, max: u32| GenerationRequest::new(prompt(len, 1), SamplerParams::greedy(max));
     assert!(matches!(
         batcher.submit(request(0, 5)),
         Err(SubmitError::Run(run::RunError::NoTokens))
@@ -235,10 +169,10 @@ fn what_does_not_fit_is_refused_and_nothing_is_truncated() {
         Err(SubmitError::Run(run::RunError::Context { .. }))
     ));
     assert_eq!(
-        batcher.submit(request(99, 2)),
+        batcher.submit(request(99, 30)),
         Err(SubmitError::TooLarge {
-            wanted: 101,
-            max: 100
+            wanted: 129,
+            max: 4 * PAGE
         })
     );
     assert!(matches!(
@@ -254,11 +188,12 @@ fn what_does_not_fit_is_refused_and_nothing_is_truncated() {
             vocab: 288
         }))
     ));
+    // Three pages, so that one is left.
     batcher.submit(request(50, 20)).unwrap();
-    assert_eq!(batcher.submit(request(30, 1)), Err(SubmitError::Busy));
-    let second = batcher.submit(request(10, 1)).unwrap();
+    assert_eq!(batcher.submit(request(30, 3)), Err(SubmitError::Busy));
+    let second = batcher.submit(request(30, 2)).unwrap();
     assert_eq!(batcher.submit(request(1, 1)), Err(SubmitError::Busy));
     batcher.cancel(second);
     batcher.submit(request(1, 1)).unwrap();
-    assert_eq!(drain(&mut batcher).len(), 2);
+    assert_eq!(drain(&mut batcher).over.len(), 2);
 }
