@@ -75,6 +75,8 @@ pub struct ServedModel {
 pub struct Limits {
     /// Threads that compute, per model.
     pub threads: usize,
+    /// Whether each of them stays on a core of its own.
+    pub pin: bool,
     /// Answers made at once, per model.
     pub sequences_max: usize,
     /// Memory for keys and values, per model. Also bounds the longest context.
@@ -119,6 +121,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            pin: false,
             sequences_max: 8,
             cache_mib: 1_024,
             share_prefixes: true,

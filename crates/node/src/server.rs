@@ -25,6 +25,7 @@ use crate::defence::{self, Defended, Games};
 use crate::http::router;
 use crate::offers::Offers;
 use crate::order::Ware;
+use crate::pin::{self, PinError};
 use crate::till::Till;
 use crate::watch;
 use crate::worker::Worker;
@@ -60,6 +61,8 @@ pub enum StartError {
     ClaimsTooLate { waits_s: u64, delay_s: u64 },
     #[error("cannot start the engine's thread: {0}")]
     Thread(std::io::Error),
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 /// A node at work. Dropping it stops it at once, as a crash would; [`RunningNode::shutdown`] is the polite way.
@@ -118,8 +121,12 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (mut workers, mut engines) = (Vec::new(), Vec::new());
     for ware in &wares {
         let model = config.conduct.model(&ware.loaded.model);
+        let threads = match limits.pin {
+            true => pin::pinned(limits.threads)?,
+            false => limits.threads.into(),
+        };
         let (worker, thread) =
-            Worker::start(model, limits.threads, limits.batch()).map_err(StartError::Thread)?;
+            Worker::start(model, threads, limits.batch()).map_err(StartError::Thread)?;
         workers.push(worker);
         engines.push(thread);
     }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use assay_engine::{
     BatchLimits, BatchStats, Batcher, EventKind, GenerationRequest, MemoryUse, Model, SequenceId,
-    SubmitError,
+    SubmitError, Threads,
 };
 use assay_protocol::{StopReason, TokenId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -83,7 +83,7 @@ impl Worker {
     /// Starts the thread.
     pub(crate) fn start(
         model: Model,
-        threads: usize,
+        threads: Threads,
         limits: BatchLimits,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (commands, inbox) = channel();

@@ -41,6 +41,9 @@ pub(super) struct RunArgs {
     /// Threads that compute [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
+    /// Keeps each of them on a core of its own: for a machine that does little else
+    #[arg(long)]
+    pin: bool,
     /// Memory for what answers under way and kept prompts need, in MiB; also bounds the longest context
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     cache_mib: usize,
@@ -77,6 +80,7 @@ pub(super) async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     config.claims.policy.gas_share_ppm = args.gas_share.0;
     config.claims.coin_price = args.coin_price;
     config.limits.threads = args.threads.unwrap_or_else(crate::judge::threads);
+    config.limits.pin = args.pin;
     config.limits.cache_mib = args.cache_mib;
     config.limits.share_prefixes = !args.no_prefix_cache;
     config.limits.speculate = !args.no_speculation;
