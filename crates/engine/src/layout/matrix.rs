@@ -81,16 +81,6 @@ impl Format {
         };
         self.codes_len() + factors * FACTORS
     }
-
-    /// The largest size of a code.
-    fn code_max(self) -> i32 {
-        match self {
-            Format::U4 => 15,
-            Format::I5 => 16,
-            Format::I8x32 | Format::I8x16 => 128,
-            Format::I16 => 1,
-        }
-    }
 }
 
 /// Weights as an importer makes them, row after row, column after column.
@@ -382,18 +372,18 @@ impl<'a> MatrixView<'a> {
     /// the row.
     pub(crate) fn wraps(&self, panel: usize) -> Option<usize> {
         let (len, codes) = (self.format.tile_len(), self.format.codes_len());
-        let max = self.format.code_max();
+        let fits = |w: i32| i16::try_from(w).is_ok();
         self.panel(panel).chunks_exact(len).find_map(|tile| {
             let factors = &tile[codes..];
             let lane = (0..PANEL).find(|lane| {
-                let factor = |index: usize| i32::from(short(factors, index * PANEL + lane)).abs();
-                let most = match self.format {
-                    Format::I16 => 0,
-                    Format::U4 => factor(0) * max + factor(1),
-                    Format::I5 | Format::I8x32 => factor(0) * max,
-                    Format::I8x16 => factor(0).max(factor(1)) * max,
-                };
-                most > i16::MAX.into()
+                let factor = |index: usize| i32::from(short(factors, index * PANEL + lane));
+                !match self.format {
+                    Format::I16 => true,
+                    Format::U4 => fits(15 * factor(0) + factor(1)),
+                    Format::I5 => fits(-16 * factor(0)),
+                    Format::I8x32 => fits(-128 * factor(0)),
+                    Format::I8x16 => fits(-128 * factor(0)) && fits(-128 * factor(1)),
+                }
             });
             lane.map(|lane| panel * PANEL + lane)
         })
