@@ -1,8 +1,8 @@
 //! Holds the clock to the engine: generations, a re-execution, an opening. Greedy throughout, and without whatever
 //! would leave out work that a figure claims to measure.
 
-use super::Plan;
 use super::figures::{AuditRun, Open, micros};
+use super::plan::Plan;
 use super::text::Text;
 use anyhow::{Context, Result, ensure};
 use assay_engine::{BatchLimits, Batcher, EventKind, GenerationRequest, MemoryUse, Model, replay};
