@@ -59,7 +59,8 @@ pub(crate) fn hash_all(path: Path, messages: &[Message<'_>], hashes: &mut [Hash]
     for alike in order.chunk_by(|a, b| messages[*a].blocks() == messages[*b].blocks()) {
         for group in alike.chunks(4) {
             // Fewer than four go with repetitions, as long as that is faster.
-            if group.len() < 2 || path == Path::Portable {
+            let four = cfg!(target_arch = "x86_64") && path != Path::Portable;
+            if group.len() < 2 || !four {
                 for i in group {
                     hashes[*i] = messages[*i].hash();
                 }
@@ -76,7 +77,6 @@ pub(crate) fn hash_all(path: Path, messages: &[Message<'_>], hashes: &mut [Hash]
 /// Hashes of four messages of one length in blocks.
 fn four_hashes(path: Path, messages: [Message<'_>; 4]) -> [Hash; 4] {
     match path {
-        Path::Portable => messages.map(|message| message.hash()),
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 | Path::Avx512 => {
             let mut state = [[0u64; 4]; 25];
@@ -102,6 +102,7 @@ fn four_hashes(path: Path, messages: [Message<'_>; 4]) -> [Hash; 4] {
                 hash
             })
         }
+        _ => messages.map(|message| message.hash()),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Fast forms of the operations, equal to `ops` bit for bit: one portable, one for AVX2, one for AVX-512
-//! with VNNI, chosen when the program runs. Dot products wrap at 32 bits, which is exact because the loader
+//! with VNNI, one for NEON and one for it with `dotprod`, chosen when the program runs. Dot products wrap at 32 bits, which is exact because the loader
 //! proved that the whole sum fits; so blocks, lanes and threads may add in any order.
 
 #[cfg(target_arch = "x86_64")]
@@ -7,6 +7,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod keccak;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 mod vectors;
 
@@ -31,6 +33,12 @@ pub(crate) enum Path {
     /// Likewise: AVX2 too, and of AVX-512 F, BW, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// On every CPU of this kind.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// Made by [`Path::all`] alone, on a CPU that has it.
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
 }
 
 impl Path {
@@ -49,6 +57,13 @@ impl Path {
                 paths.push(Path::Avx512);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            paths.push(Path::Neon);
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                paths.push(Path::Dotprod);
+            }
+        }
         paths
     }
 
@@ -64,12 +79,15 @@ impl Path {
             // Safety: these paths are made only where the CPU has AVX2.
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 | Path::Avx512 => unsafe { avx2::run(f) },
+            // Plain code is compiled for NEON as it is.
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon | Path::Dotprod => f(),
         }
     }
 }
 
 /// Calls the same function of the path's module; for AVX-512 those of `avx2` where its registers gain
-/// nothing.
+/// nothing, for `dotprod` likewise those of `neon`.
 macro_rules! on {
     ($path:expr, $function:ident($($argument:expr),*)) => {
         match $path {
@@ -77,6 +95,9 @@ macro_rules! on {
             // Safety: these paths are made only where the CPU has AVX2.
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 | Path::Avx512 => unsafe { avx2::$function($($argument),*) },
+            // Safety: every CPU of this kind has NEON.
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon | Path::Dotprod => unsafe { neon::$function($($argument),*) },
         }
     };
     (wide $path:expr, $function:ident($($argument:expr),*)) => {
@@ -87,6 +108,10 @@ macro_rules! on {
             Path::Avx2 => unsafe { avx2::$function($($argument),*) },
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => unsafe { avx512::$function($($argument),*) },
+            #[cfg(target_arch = "aarch64")]
+            Path::Neon => unsafe { neon::$function($($argument),*) },
+            #[cfg(target_arch = "aarch64")]
+            Path::Dotprod => unsafe { neon::dotprod::$function($($argument),*) },
         }
     };
 }
@@ -167,6 +192,7 @@ pub(crate) fn strip(path: Path, task: Strip<'_>, out: &mut [i32], stride: usize,
 /// The EXP table in the two widths that kernels read.
 pub(crate) struct ExpTable {
     pub(crate) narrow: [u16; 256],
+    #[cfg(target_arch = "x86_64")]
     wide: [u32; 256],
 }
 
@@ -174,6 +200,7 @@ impl ExpTable {
     pub(crate) fn new(narrow: [u16; 256]) -> Self {
         ExpTable {
             narrow,
+            #[cfg(target_arch = "x86_64")]
             wide: narrow.map(u32::from),
         }
     }
