@@ -43,7 +43,7 @@ fn greedy_loops_are_guessed_and_cost_fewer_steps() {
         for threads in [1, 2, 4] {
             let (answers, stats) = together(&model, threads, std::slice::from_ref(&request));
             assert_eq!(answers, std::slice::from_ref(&expected));
-            assert!(stats.guessed_true > 100, "{stats:?}");
+            assert!(stats.guessed_true > 40, "{stats:?}");
             assert_eq!(stats.steps + stats.guessed_true, 400, "{stats:?}");
         }
     }
