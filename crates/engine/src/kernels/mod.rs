@@ -272,13 +272,18 @@ pub(crate) unsafe fn matmul(
             }
             let rows = panel * PANEL..matrix.rows.min((panel + 1) * PANEL);
             let scales = matrix.scales(rows.clone());
-            for (token, acc) in acc.chunks_exact(PANEL).enumerate() {
-                let at = token * output.stride + output.offset;
-                // Safety: the caller's, for this token's share of the rows.
-                let out = unsafe { output.to.slice(at + rows.start..at + rows.end) };
-                let shift = output.shift - xs.e[token];
-                clamped += requantize(path, &acc[..rows.len()], scales, shift, output.limit, out);
-            }
+            // In one piece for the path: a token's sixteen results are too few for a call.
+            clamped += path.run(|| {
+                let mut clamped = 0;
+                for (token, acc) in acc.chunks_exact(PANEL).enumerate() {
+                    let at = token * output.stride + output.offset;
+                    // Safety: the caller's, for this token's share of the rows.
+                    let out = unsafe { output.to.slice(at + rows.start..at + rows.end) };
+                    let (acc, shift) = (&acc[..rows.len()], output.shift - xs.e[token]);
+                    clamped += requantize(path, acc, scales, shift, output.limit, out);
+                }
+                clamped
+            });
         }
         clamped
     })
@@ -301,6 +306,7 @@ fn gemv(path: Path, matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &m
 
 /// `ops::linear::requantize` over rows; `scales` are their A as little-endian `u16`. Gives how many results
 /// stand at the limit.
+#[inline(always)]
 pub(crate) fn requantize(
     path: Path,
     acc: &[i32],

@@ -44,6 +44,7 @@ fn store<T: Copy>(to: &mut [T], v: __m256i) {
 /// more a result fits 32 bits. AVX2 shifts 64-bit lanes only without sign: a bias of 2^62 makes them
 /// positive, and comes off again after the shift, as far as it is within 32 bits.
 #[target_feature(enable = "avx2")]
+#[inline]
 pub(super) fn requantize(
     acc: &[i32],
     scales: &[u8],
