@@ -5,7 +5,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Strip, Vectors};
+use super::{Single, Strip};
 use crate::layout::{BLOCK, Format, MatrixView, PANEL};
 
 /// Bytes of a line of codes.
@@ -109,7 +109,7 @@ unsafe fn block<const N: usize>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+pub(super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Single<'_>, acc: &mut [i32]) {
     let tiles = matrix.panel(panel);
     let sums = match matrix.format {
         Format::U4 => narrow::<false>(tiles, xs),
@@ -136,7 +136,7 @@ fn wide(factors: &[u8]) -> __m512i {
 /// h, or code and l, without saturation.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> __m512i {
+fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Single<'_>) -> __m512i {
     let format = if FIVE { Format::I5 } else { Format::U4 };
     let nibble = _mm512_set1_epi8(15);
     let zero = _mm512_setzero_si512();
@@ -146,7 +146,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> __m512i {
         .high
         .chunks_exact(BLOCK)
         .zip(split.low.chunks_exact(BLOCK))
-        .zip(&split.sums);
+        .zip(split.sums);
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         let (codes, factors) = tile.split_at(format.codes_len());
         let (mut sum_high, mut sum_low) = (zero, zero);
@@ -207,7 +207,7 @@ fn fifth(bits: __m512i, bit: usize) -> __m512i {
 /// as many products.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Vectors) -> __m512i {
+fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Single<'_>) -> __m512i {
     let format = match FACTORS {
         1 => Format::I8x32,
         _ => Format::I8x16,
@@ -245,7 +245,7 @@ fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Vectors) -> __m512i {
 /// Weights as they are.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn plain(tiles: &[u8], xs: &Vectors) -> __m512i {
+fn plain(tiles: &[u8], xs: &Single<'_>) -> __m512i {
     let mut acc = _mm512_setzero_si512();
     for (codes, x) in tiles.chunks_exact(LINE).zip(xs.x.chunks_exact(2)) {
         // Safety: a line and a pair of elements.

@@ -15,6 +15,7 @@ mod vectors;
 use std::ops::Range;
 
 pub(crate) use keccak::{Hash, Message, hash_all};
+use vectors::Single;
 pub(crate) use vectors::Vectors;
 
 use crate::layout::{BLOCK, MatrixView, PANEL};
@@ -255,8 +256,10 @@ pub(crate) unsafe fn matmul(
         acc.resize(PANEL * xs.count, 0);
         let mut clamped = 0;
         for panel in panels {
-            if xs.count == 1 {
-                gemv(path, matrix, panel, xs, acc);
+            if xs.few() {
+                for (token, acc) in acc.chunks_exact_mut(PANEL).enumerate() {
+                    gemv(path, matrix, panel, &xs.single(token), acc);
+                }
             } else {
                 tile.resize(PANEL * matrix.cols, 0);
                 unpack(path, matrix, panel, tile);
@@ -296,10 +299,9 @@ fn split(path: Path, x: &[i16], high: &mut [i8], low: &mut [u8], sums: &mut [i32
 }
 
 /// A panel, as it is packed, against a single vector.
-fn gemv(path: Path, matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+fn gemv(path: Path, matrix: &MatrixView<'_>, panel: usize, xs: &Single<'_>, acc: &mut [i32]) {
     let (cols, split) = (matrix.cols, &xs.split);
-    assert!(xs.count == 1 && xs.cols == cols && acc.len() == PANEL);
-    assert!(xs.x.len() == cols && split.sums.len() == cols / BLOCK);
+    assert!(xs.x.len() == cols && acc.len() == PANEL && split.sums.len() == cols / BLOCK);
     assert!(split.high.len() == cols && split.low.len() == cols);
     on!(wide path, gemv(matrix, panel, xs, acc));
 }

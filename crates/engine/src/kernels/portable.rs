@@ -1,6 +1,6 @@
 //! Kernels in plain Rust, shaped so that a compiler can vectorize them.
 
-use super::{ExpTable, Strip, Vectors};
+use super::{ExpTable, Single, Strip};
 use crate::layout::{MatrixView, PANEL};
 use crate::ops::{attention, linear};
 
@@ -50,16 +50,16 @@ pub(super) fn split(x: &[i16], high: &mut [i8], low: &mut [u8], sums: &mut [i32]
     }
 }
 
-pub(super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+pub(super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Single<'_>, acc: &mut [i32]) {
     let mut w = vec![0; PANEL * matrix.cols];
     unpack(matrix, panel, &mut w);
     let task = Strip {
         w: &w,
         step: 2 * PANEL,
         pairs: matrix.cols / 2,
-        x: &xs.x,
-        x_stride: xs.cols,
-        count: xs.count,
+        x: xs.x,
+        x_stride: matrix.cols,
+        count: 1,
     };
     strip(task, acc, PANEL, false);
 }

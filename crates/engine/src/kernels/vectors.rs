@@ -1,7 +1,11 @@
-//! 12-bit inputs of a matrix product: one vector a token with its exponent, and for a single token the
-//! forms that the kernel reads which leaves weights packed.
+//! 12-bit inputs of a matrix product: one vector a token with its exponent, and for few tokens the forms
+//! that the kernel reads which leaves weights packed.
 
 use super::{self as kernels, Path};
+use crate::layout::BLOCK;
+
+/// Most tokens that are each multiplied with the packed weights: for more it pays to unpack them once.
+const FEW: usize = 3;
 
 /// Inputs of a matrix product.
 #[derive(Default)]
@@ -15,7 +19,8 @@ pub(crate) struct Vectors {
     pub split: Split,
 }
 
-/// `x = 32·high + low` in the order in which codes lie in a line, and sums of x over blocks of 32.
+/// `x = 32·high + low` in the order in which codes lie in a line, and sums of x over blocks of 32: token
+/// after token.
 #[derive(Default)]
 pub(crate) struct Split {
     /// Within −64..=63.
@@ -25,6 +30,18 @@ pub(crate) struct Split {
     pub sums: Vec<i32>,
 }
 
+/// One token's vector, in the same forms.
+pub(crate) struct Single<'a> {
+    pub x: &'a [i16],
+    pub split: Halves<'a>,
+}
+
+pub(crate) struct Halves<'a> {
+    pub high: &'a [i8],
+    pub low: &'a [u8],
+    pub sums: &'a [i32],
+}
+
 impl Vectors {
     pub(crate) fn resize(&mut self, count: usize, cols: usize) {
         (self.cols, self.count) = (cols, count);
@@ -32,15 +49,33 @@ impl Vectors {
         self.e.resize(count, 0);
     }
 
-    /// Makes the forms for a single token.
+    /// Whether weights stay packed.
+    pub(crate) fn few(&self) -> bool {
+        self.count <= FEW
+    }
+
+    /// Makes the forms for few tokens.
     pub(crate) fn prepare(&mut self, path: Path) {
-        if self.count != 1 {
+        if !self.few() {
             return;
         }
         let Vectors { x, split, .. } = self;
         split.high.resize(x.len(), 0);
         split.low.resize(x.len(), 0);
-        split.sums.resize(x.len() / 32, 0);
+        split.sums.resize(x.len() / BLOCK, 0);
         kernels::split(path, x, &mut split.high, &mut split.low, &mut split.sums);
+    }
+
+    /// A token's vector, where [`Vectors::prepare`] has made all its forms.
+    pub(crate) fn single(&self, token: usize) -> Single<'_> {
+        let (at, blocks) = (token * self.cols, self.cols / BLOCK);
+        Single {
+            x: &self.x[at..at + self.cols],
+            split: Halves {
+                high: &self.split.high[at..at + self.cols],
+                low: &self.split.low[at..at + self.cols],
+                sums: &self.split.sums[token * blocks..(token + 1) * blocks],
+            },
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Vectors;
+use super::super::Single;
 use super::store;
 use super::unpack::{fifth, halves, twice};
 use crate::layout::{BLOCK, Format, MatrixView, PANEL};
@@ -15,7 +15,12 @@ use crate::layout::{BLOCK, Format, MatrixView, PANEL};
 const HALF: usize = 32;
 
 #[target_feature(enable = "avx2")]
-pub(in super::super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+pub(in super::super) fn gemv(
+    matrix: &MatrixView<'_>,
+    panel: usize,
+    xs: &Single<'_>,
+    acc: &mut [i32],
+) {
     let tiles = matrix.panel(panel);
     for half in 0..2 {
         let sums = match matrix.format {
@@ -65,7 +70,7 @@ unsafe fn spread<T>(x: &[T], at: usize) -> __m256i {
 /// Codes of four bits and an offset, or of five with 16 added.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn narrow<const FIVE: bool>(tiles: &[u8], half: usize, xs: &Vectors) -> __m256i {
+fn narrow<const FIVE: bool>(tiles: &[u8], half: usize, xs: &Single<'_>) -> __m256i {
     let format = if FIVE { Format::I5 } else { Format::U4 };
     let nibble = _mm256_set1_epi8(15);
     let zero = _mm256_setzero_si256();
@@ -75,7 +80,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], half: usize, xs: &Vectors) -> __m256i 
         .high
         .chunks_exact(BLOCK)
         .zip(split.low.chunks_exact(BLOCK))
-        .zip(&split.sums);
+        .zip(split.sums);
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         let (codes, factors) = tile.split_at(format.codes_len());
         let (mut sum_high, mut sum_low) = (zero, zero);
@@ -118,7 +123,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], half: usize, xs: &Vectors) -> __m256i 
 /// Signed bytes, with one factor a block or two.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn bytes<const FACTORS: usize>(tiles: &[u8], half: usize, xs: &Vectors) -> __m256i {
+fn bytes<const FACTORS: usize>(tiles: &[u8], half: usize, xs: &Single<'_>) -> __m256i {
     let format = match FACTORS {
         1 => Format::I8x32,
         _ => Format::I8x16,
@@ -155,7 +160,7 @@ fn bytes<const FACTORS: usize>(tiles: &[u8], half: usize, xs: &Vectors) -> __m25
 /// Weights as they are.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn plain(tiles: &[u8], half: usize, xs: &Vectors) -> __m256i {
+fn plain(tiles: &[u8], half: usize, xs: &Single<'_>) -> __m256i {
     let mut acc = _mm256_setzero_si256();
     for (codes, x) in tiles.chunks_exact(2 * HALF).zip(xs.x.chunks_exact(2)) {
         // Safety: a line and a pair of elements.

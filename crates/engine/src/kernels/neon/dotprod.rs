@@ -5,7 +5,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::super::Vectors;
+use super::super::Single;
 use super::gemv::{Sums, offset, plain, store};
 use super::{QUARTER, factor, fifth, load};
 use crate::layout::{BLOCK, Format, MatrixView, PANEL};
@@ -13,7 +13,12 @@ use crate::layout::{BLOCK, Format, MatrixView, PANEL};
 pub(in super::super) use super::strip;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(in super::super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+pub(in super::super) fn gemv(
+    matrix: &MatrixView<'_>,
+    panel: usize,
+    xs: &Single<'_>,
+    acc: &mut [i32],
+) {
     let tiles = matrix.panel(panel);
     let sums = match matrix.format {
         Format::U4 => narrow::<false>(tiles, xs),
@@ -56,7 +61,7 @@ fn block<T: Copy>(x: &[T]) -> [uint8x16_t; 2] {
 /// Codes of four bits and an offset, or of five with 16 added.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
-fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> Sums {
+fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Single<'_>) -> Sums {
     let format = if FIVE { Format::I5 } else { Format::U4 };
     let mut acc = [vdupq_n_s32(0); 4];
     let split = &xs.split;
@@ -64,7 +69,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> Sums {
         .high
         .chunks_exact(BLOCK)
         .zip(split.low.chunks_exact(BLOCK))
-        .zip(&split.sums);
+        .zip(split.sums);
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         let (codes, factors) = tile.split_at(format.codes_len());
         let (high, low) = (block(high), block(low));
@@ -97,7 +102,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> Sums {
 /// Signed bytes, with one factor a block or two.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
-fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Vectors) -> Sums {
+fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Single<'_>) -> Sums {
     let format = match FACTORS {
         1 => Format::I8x32,
         _ => Format::I8x16,

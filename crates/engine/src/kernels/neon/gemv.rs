@@ -6,7 +6,7 @@
 
 use std::arch::aarch64::*;
 
-use super::super::Vectors;
+use super::super::Single;
 use super::strip::{both, pair};
 use super::{QUARTER, ROWS, factor, fifth, halves, load};
 use crate::layout::{BLOCK, Format, MatrixView, PANEL};
@@ -15,7 +15,12 @@ use crate::layout::{BLOCK, Format, MatrixView, PANEL};
 pub(super) type Sums = [int32x4_t; PANEL / ROWS];
 
 #[target_feature(enable = "neon")]
-pub(in super::super) fn gemv(matrix: &MatrixView<'_>, panel: usize, xs: &Vectors, acc: &mut [i32]) {
+pub(in super::super) fn gemv(
+    matrix: &MatrixView<'_>,
+    panel: usize,
+    xs: &Single<'_>,
+    acc: &mut [i32],
+) {
     let tiles = matrix.panel(panel);
     let sums = match matrix.format {
         Format::U4 => narrow::<false>(tiles, xs),
@@ -61,7 +66,7 @@ fn spread<T: Copy>(x: &[T], at: usize) -> int8x16_t {
 /// Codes of four bits and an offset, or of five with 16 added.
 #[target_feature(enable = "neon")]
 #[inline]
-fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> Sums {
+fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Single<'_>) -> Sums {
     let format = if FIVE { Format::I5 } else { Format::U4 };
     let mut acc = [vdupq_n_s32(0); 4];
     let split = &xs.split;
@@ -69,7 +74,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> Sums {
         .high
         .chunks_exact(BLOCK)
         .zip(split.low.chunks_exact(BLOCK))
-        .zip(&split.sums);
+        .zip(split.sums);
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         let (codes, factors) = tile.split_at(format.codes_len());
         let lines = |quarter, line: usize| load(&codes[(line * 4 + quarter) * QUARTER..]);
@@ -102,7 +107,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Vectors) -> Sums {
 /// Signed bytes, with one factor a block or two, widened to 16 bits.
 #[target_feature(enable = "neon")]
 #[inline]
-fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Vectors) -> Sums {
+fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Single<'_>) -> Sums {
     let format = match FACTORS {
         1 => Format::I8x32,
         _ => Format::I8x16,
@@ -135,7 +140,7 @@ fn bytes<const FACTORS: usize>(tiles: &[u8], xs: &Vectors) -> Sums {
 /// Weights as they are.
 #[target_feature(enable = "neon")]
 #[inline]
-pub(super) fn plain(tiles: &[u8], xs: &Vectors) -> Sums {
+pub(super) fn plain(tiles: &[u8], xs: &Single<'_>) -> Sums {
     let mut acc = [[vdupq_n_s32(0); 4]];
     for (codes, x) in tiles.chunks_exact(4 * PANEL).zip(xs.x.chunks_exact(2)) {
         // Safety: a line and a pair of elements.
