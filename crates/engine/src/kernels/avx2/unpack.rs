@@ -7,6 +7,8 @@ use crate::layout::{Format, MatrixView, PANEL};
 
 /// Weights of a tile.
 const TILE: usize = 32 * PANEL;
+/// How far ahead of its use a tile is asked for.
+const AHEAD: usize = 2048;
 /// Bytes of a line that belong to eight rows.
 const HALF: usize = 32;
 
@@ -15,6 +17,7 @@ pub(in super::super) fn unpack(matrix: &MatrixView<'_>, panel: usize, w: &mut [i
     let (format, tiles) = (matrix.format, matrix.panel(panel));
     let tiles = tiles.chunks_exact(format.tile_len());
     for (tile, w) in tiles.zip(w.chunks_exact_mut(TILE)) {
+        ahead(tile);
         let w = w.try_into().expect("a chunk has its length");
         let (codes, factors) = tile.split_at(format.codes_len());
         match format {
@@ -28,6 +31,16 @@ pub(in super::super) fn unpack(matrix: &MatrixView<'_>, panel: usize, w: &mut [i
                 }
             }
         }
+    }
+}
+
+/// Asks for the bytes that come so much later: tiles follow each other through the whole matrix, and the
+/// hardware alone does not keep enough of them on their way. A hint only; nothing is read.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn ahead(tile: &[u8]) {
+    for at in (0..tile.len()).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(AHEAD + at).cast());
     }
 }
 
