@@ -16,9 +16,10 @@ enum Outcome {
 
 type Suite = fn(&Path) -> Outcome;
 
-const SUITES: [(&str, Suite); 3] = [
+const SUITES: [(&str, Suite); 4] = [
     ("rust", rust),
     ("contracts", contracts),
+    ("scripts", scripts),
     ("foreign clients", foreign_clients),
 ];
 
@@ -103,6 +104,18 @@ fn contracts(root: &Path) -> Outcome {
     let mut command = Command::new(setup::forge(root));
     command.arg("test").current_dir(root.join("contracts"));
     finish(command)
+}
+
+/// The arithmetic of the scripts that compare with others; what they compare takes a quiet machine.
+fn scripts(root: &Path) -> Outcome {
+    let mut command = Command::new("python3");
+    command.args(["bench/llama.py", "--self-test"]);
+    command.current_dir(root);
+    match command.status() {
+        Ok(status) if status.success() => Outcome::Passed,
+        Ok(_) => Outcome::Failed,
+        Err(_) => Outcome::Missing("needs python3"),
+    }
 }
 
 /// Tests that drive the program with clients that other people wrote are `#[ignore]`d in a plain run.
