@@ -24,12 +24,13 @@ pub(crate) fn store(home: &Home) -> Store {
 enum Named {
     /// Imported already, under this name.
     Here(String),
-    /// To be pulled.
+    /// To be pulled: it is not here, or an older version of this program imported it.
     Known(Box<CatalogEntry>),
 }
 
 fn resolve(store: &Store, name: &str) -> Result<Named> {
-    let here: Vec<String> = store.list()?.into_iter().map(|model| model.name).collect();
+    let mut here: Vec<String> = store.list()?.into_iter().map(|model| model.name).collect();
+    here.retain(|name| catalog::find(name).is_none_or(|entry| store.has(&entry)));
     if here.iter().any(|known| known == name) {
         return Ok(Named::Here(name.to_owned()));
     }
@@ -84,7 +85,10 @@ pub(crate) fn open(home: &Home, name: &str) -> Result<LoadedModel> {
     match resolve(&store, name)? {
         Named::Here(name) => Ok(store.open(&name)?),
         Named::Known(entry) => Err(refusal(
-            format!("model {} is not on this machine", entry.name),
+            format!(
+                "model {} is not on this machine as this version imports it",
+                entry.name
+            ),
             format!("run `assay model pull {}`", entry.name),
         )),
     }

@@ -99,14 +99,14 @@ impl Store {
     ) -> Result<PathBuf, StoreError> {
         let home = self.home(&entry.name)?;
         let model = home.join(MODEL_FILE);
-        if is_current(&model, entry) {
+        if self.has(entry) {
             return Ok(model);
         }
         self.create(&self.folder.join("downloads"))?;
         self.create(&home)?;
         let _lock = self.lock(&home)?;
         // Another process may have been quicker.
-        if is_current(&model, entry) {
+        if self.has(entry) {
             return Ok(model);
         }
         let gguf = home.join(GGUF_FILE);
@@ -123,6 +123,12 @@ impl Store {
             }
             _ => Ok(model),
         }
+    }
+
+    /// Whether a model of the catalogue is here as this version of the program imports it.
+    pub fn has(&self, entry: &CatalogEntry) -> bool {
+        self.home(&entry.name)
+            .is_ok_and(|home| is_current(&home.join(MODEL_FILE), entry))
     }
 
     /// Imports a GGUF under its file's name; gives the model file's path. The GGUF stays where it is.

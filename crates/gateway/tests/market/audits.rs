@@ -233,5 +233,6 @@ async fn a_thousand_audited_answers_of_honest_nodes_bring_no_accusation() {
         by_stop(StopReason::StopString),
         by_stop(StopReason::EndOfText)
     );
-    assert!(by_stop(StopReason::StopString) > 20);
+    // Each way of ending is among what was audited.
+    assert!(by_stop(StopReason::StopString) > 5 && by_stop(StopReason::EndOfText) > 0);
 }
