@@ -141,12 +141,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Single<'_>) -> __m512i {
     let nibble = _mm512_set1_epi8(15);
     let zero = _mm512_setzero_si512();
     let mut acc = zero;
-    let split = &xs.split;
-    let blocks = split
-        .high
-        .chunks_exact(BLOCK)
-        .zip(split.low.chunks_exact(BLOCK))
-        .zip(split.sums);
+    let blocks = xs.split.blocks();
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         let (codes, factors) = tile.split_at(format.codes_len());
         let (mut sum_high, mut sum_low) = (zero, zero);

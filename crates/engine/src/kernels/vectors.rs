@@ -42,6 +42,18 @@ pub(crate) struct Halves<'a> {
     pub sums: &'a [i32],
 }
 
+impl<'a> Halves<'a> {
+    /// High and low halves of each block, and its sum: what belongs to a tile.
+    #[inline(always)]
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = ((&'a [i8], &'a [u8]), &'a i32)> {
+        let halves = self
+            .high
+            .chunks_exact(BLOCK)
+            .zip(self.low.chunks_exact(BLOCK));
+        halves.zip(self.sums)
+    }
+}
+
 impl Vectors {
     pub(crate) fn resize(&mut self, count: usize, cols: usize) {
         (self.cols, self.count) = (cols, count);

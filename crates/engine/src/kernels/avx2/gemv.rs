@@ -74,12 +74,7 @@ fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Single<'_>) -> [__m256i; 2] {
     let nibble = _mm256_set1_epi8(15);
     let zero = _mm256_setzero_si256();
     let (mut acc_high, mut acc_low) = ([zero; 2], [zero; 2]);
-    let split = &xs.split;
-    let blocks = split
-        .high
-        .chunks_exact(BLOCK)
-        .zip(split.low.chunks_exact(BLOCK))
-        .zip(split.sums);
+    let blocks = xs.split.blocks();
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         ahead(tile);
         let (codes, factors) = tile.split_at(format.codes_len());

@@ -64,12 +64,7 @@ fn block<T: Copy>(x: &[T]) -> [uint8x16_t; 2] {
 fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Single<'_>) -> Sums {
     let format = if FIVE { Format::I5 } else { Format::U4 };
     let mut acc = [vdupq_n_s32(0); 4];
-    let split = &xs.split;
-    let blocks = split
-        .high
-        .chunks_exact(BLOCK)
-        .zip(split.low.chunks_exact(BLOCK))
-        .zip(split.sums);
+    let blocks = xs.split.blocks();
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         let (codes, factors) = tile.split_at(format.codes_len());
         let (high, low) = (block(high), block(low));

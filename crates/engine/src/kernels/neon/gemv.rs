@@ -69,12 +69,7 @@ fn spread<T: Copy>(x: &[T], at: usize) -> int8x16_t {
 fn narrow<const FIVE: bool>(tiles: &[u8], xs: &Single<'_>) -> Sums {
     let format = if FIVE { Format::I5 } else { Format::U4 };
     let mut acc = [vdupq_n_s32(0); 4];
-    let split = &xs.split;
-    let blocks = split
-        .high
-        .chunks_exact(BLOCK)
-        .zip(split.low.chunks_exact(BLOCK))
-        .zip(split.sums);
+    let blocks = xs.split.blocks();
     for (tile, ((high, low), sum)) in tiles.chunks_exact(format.tile_len()).zip(blocks) {
         let (codes, factors) = tile.split_at(format.codes_len());
         let lines = |quarter, line: usize| load(&codes[(line * 4 + quarter) * QUARTER..]);
