@@ -1,5 +1,8 @@
 //! Succinct proofs of statements: the integer-exact pass over prompt ‖ answer, proven after generation
 //! (docs/proof.md). No clock, network, file or ambient randomness.
 
+mod claim;
 pub mod field;
 pub mod transcript;
+
+pub use claim::{Claim, ClaimError, Key, Phase, Progress};
