@@ -3,6 +3,10 @@
 
 mod claim;
 pub mod field;
+pub mod functional;
+pub mod matrix;
+pub mod products;
+pub mod rounds;
 pub mod transcript;
 
 pub use claim::{Claim, ClaimError, Key, Phase, Progress};
