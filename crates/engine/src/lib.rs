@@ -22,6 +22,7 @@ pub mod run;
 mod shared;
 mod tokenwise;
 pub mod trace;
+pub mod values;
 
 pub use batcher::{
     BatchLimits, BatchStats, Batcher, Event, EventKind, GenerationRequest, MemoryUse, SequenceId,
