@@ -270,19 +270,31 @@ impl Account {
         tokens: (TokenCount, TokenCount),
         now: Timestamp,
     ) -> Result<Self, ChargeError> {
+        let mut next = self.charge_proof(reservation, charged, now)?;
+        let (prompt, output) = tokens;
+        let served = &mut next.served;
+        // Counts that only bound what others count: at their end they stop counting.
+        served.requests = served.requests.saturating_add(1);
+        served.prompt_tokens = served.prompt_tokens.saturating_add(u64::from(prompt.0));
+        served.output_tokens = served.output_tokens.saturating_add(u64::from(output.0));
+        Ok(next)
+    }
+
+    /// Charges a request that paid for the proof of an earlier one: revenue, and no further answer.
+    pub fn charge_proof(
+        &self,
+        reservation: &Reservation,
+        charged: MicroUsd,
+        now: Timestamp,
+    ) -> Result<Self, ChargeError> {
         self.check_running(reservation)?;
         let total = reservation.cumulative(charged)?;
-        let (prompt, output) = tokens;
-        let served = self.served;
         let mut next = Self {
             charged: total,
             running: None,
-            // Counts that only bound what others count: at their end they stop counting.
             served: Served {
-                requests: served.requests.saturating_add(1),
-                prompt_tokens: served.prompt_tokens.saturating_add(u64::from(prompt.0)),
-                output_tokens: served.output_tokens.saturating_add(u64::from(output.0)),
-                revenue: MicroUsd(served.revenue.0.saturating_add(charged.0)),
+                revenue: MicroUsd(self.served.revenue.0.saturating_add(charged.0)),
+                ..self.served
             },
             ..self.clone()
         };

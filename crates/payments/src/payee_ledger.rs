@@ -166,6 +166,27 @@ impl PayeeLedger {
         let next =
             self.reserved(reservation)?
                 .charge(reservation, receipt.body.charged, tokens, now)?;
+        self.put_charged(next, reservation, receipt)
+    }
+
+    /// Charges a request that paid for a proof, and keeps its receipt. When this returns, both are on disk.
+    pub fn charge_proof(
+        &mut self,
+        reservation: &Reservation,
+        receipt: &Signed<Receipt>,
+        now: Timestamp,
+    ) -> Result<(), AcceptError> {
+        let account = self.reserved(reservation)?;
+        let next = account.charge_proof(reservation, receipt.body.charged, now)?;
+        self.put_charged(next, reservation, receipt)
+    }
+
+    fn put_charged(
+        &mut self,
+        next: Account,
+        reservation: &Reservation,
+        receipt: &Signed<Receipt>,
+    ) -> Result<(), AcceptError> {
         if next.charged != receipt.body.cumulative
             || receipt.body.request_id != reservation.request_id
         {

@@ -10,6 +10,7 @@ pub mod sampler;
 pub mod trace;
 
 mod offer;
+mod proof_offer;
 mod receipt;
 mod service;
 mod signing;
@@ -19,6 +20,7 @@ mod units;
 
 pub use alloy_primitives::{Address, B256, keccak256};
 pub use offer::Offer;
+pub use proof_offer::{ListedOffer, ProofOffer, proof_payment_id};
 pub use receipt::{Receipt, Tier};
 pub use sampler::{SamplerParams, Temperature};
 pub use service::{
