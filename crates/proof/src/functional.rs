@@ -1,10 +1,18 @@
 //! A linear functional of the trace, reduced to the trace at one point: the last step before the opening.
+//!
+//! With a_m(R) the weights of the entries along vector b_m, the value is Σ_t Σ_m b_m(t)·Σ_R a_m(R)·f(R, t),
+//! and one sumcheck binds first t, then R. Once t is bound to r_t, what is left is a sum over the rows of
+//! w(R)·f(R, r_t) with w = Σ_m b_m(r_t)·a_m, which the verifier knows.
+
+use std::thread;
 
 use assay_protocol::codec::{CodecError, Reader, Writer};
+use p3_field::PrimeCharacteristicRing;
 
-use crate::field::K;
+use crate::contract::{RowSums, TokenWeights};
+use crate::field::{K, eq_table, log2_ceil};
 use crate::matrix::TraceMatrix;
-use crate::rounds::Round;
+use crate::rounds::{self, Round};
 use crate::transcript::Transcript;
 
 /// Σ_entries Σ_i Σ_t weights[i]·vectors[vector][t]·f(first_row + i·stride, t) = value.
@@ -27,16 +35,128 @@ pub struct Entry {
     pub weights: Vec<K>,
 }
 
+impl Entry {
+    fn row(&self, i: usize) -> usize {
+        self.first_row + i * self.stride
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (usize, &K)> {
+        let weights = self.weights.iter().enumerate();
+        weights.map(|(i, weight)| (self.row(i), weight))
+    }
+}
+
 impl Functional {
     /// The left side by its definition.
-    pub fn evaluate(&self, _f: &TraceMatrix) -> K {
-        todo!()
+    pub fn evaluate(&self, f: &TraceMatrix) -> K {
+        let along: Vec<TokenWeights> = self.vectors.iter().map(|v| TokenWeights::new(v)).collect();
+        let entry = |entry: &Entry| -> K {
+            let row =
+                |(row, weight): (usize, &K)| *weight * along[entry.vector].along(f.run(row, 1));
+            entry.rows().map(row).sum()
+        };
+        self.entries.iter().map(entry).sum()
     }
+
+    /// Vectors have as many elements as there are tokens, entries name rows and vectors that exist.
+    fn assert_shape(&self, rows: usize) {
+        let tokens = self.tokens();
+        assert!(tokens.is_power_of_two(), "{tokens} tokens");
+        assert!(
+            self.vectors.iter().all(|v| v.len() == tokens),
+            "tokens of a vector"
+        );
+        for entry in self
+            .entries
+            .iter()
+            .filter(|entry| !entry.weights.is_empty())
+        {
+            assert!(entry.vector < self.vectors.len(), "an entry's vector");
+            assert!(entry.row(entry.weights.len() - 1) < rows, "an entry's rows");
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        self.vectors.first().map_or(1, Vec::len)
+    }
+
+    /// `Σ_R a_m(R)·f(R, t)` for all m and t, at m·tokens + t.
+    fn contract_rows(&self, f: &TraceMatrix, threads: usize) -> Vec<K> {
+        // By row, so that a row is still near when the next entry wants it.
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by_key(|entry| entry.first_row);
+        let tokens = self.tokens();
+        let share = |entries: &[&Entry]| {
+            let mut into = vec![K::ZERO; self.vectors.len() * tokens];
+            let mut sums = RowSums::new(tokens);
+            for entry in entries {
+                let into = &mut into[entry.vector * tokens..][..tokens];
+                sums.add(&entry.weights, |i| f.run(entry.row(i), 1), into);
+            }
+            into
+        };
+        thread::scope(|scope| {
+            let shares = equal_shares(&entries, threads);
+            let running: Vec<_> = shares
+                .map(|entries| scope.spawn(move || share(entries)))
+                .collect();
+            let shares = running
+                .into_iter()
+                .map(|share| share.join().expect("a share's sums"));
+            shares.reduce(add).unwrap_or_default()
+        })
+    }
+
+    /// `w(R)` for every row, the tokens' variables bound.
+    fn row_weights(&self, at_tokens: &[K], rows: usize) -> Vec<K> {
+        let mut weights = vec![K::ZERO; rows];
+        for entry in &self.entries {
+            let scale = at_tokens[entry.vector];
+            for (row, weight) in entry.rows() {
+                weights[row] += scale * *weight;
+            }
+        }
+        weights
+    }
+}
+
+fn add(mut sums: Vec<K>, others: Vec<K>) -> Vec<K> {
+    for (sum, other) in sums.iter_mut().zip(others) {
+        *sum += other;
+    }
+    sums
+}
+
+/// Cuts the entries where about equally many rows stand on each side.
+fn equal_shares<'a, 'e>(
+    entries: &'a [&'e Entry],
+    threads: usize,
+) -> impl Iterator<Item = &'a [&'e Entry]> {
+    let work = |entry: &Entry| entry.weights.len() + 1;
+    let share = entries
+        .iter()
+        .map(|entry| work(entry))
+        .sum::<usize>()
+        .div_ceil(threads.max(1));
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut left = share;
+        let fits = |entry: &&&Entry| {
+            let taken = left > 0;
+            left = left.saturating_sub(work(entry));
+            taken
+        };
+        let taken = rest.iter().take_while(fits).count();
+        let (first, others) = rest.split_at(taken);
+        rest = others;
+        (!first.is_empty()).then_some(first)
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionalProof {
     rounds: Vec<Round<2>>,
+    /// Of f at the point.
     value: K,
 }
 
@@ -49,36 +169,417 @@ pub enum FunctionalError {
 }
 
 impl FunctionalProof {
-    pub fn write(&self, _out: &mut Writer) {
-        todo!()
+    pub fn write(&self, out: &mut Writer) {
+        rounds::write_rounds(&self.rounds, out);
+        rounds::write_element(self.value, out);
     }
 
-    pub fn read(_rows: usize, _tokens: usize, _from: &mut Reader) -> Result<Self, CodecError> {
-        todo!()
+    pub fn read(rows: usize, tokens: usize, from: &mut Reader) -> Result<Self, CodecError> {
+        Ok(FunctionalProof {
+            rounds: rounds::read_rounds(log2_ceil(tokens) + log2_ceil(rows), from)?,
+            value: rounds::read_element(from)?,
+        })
     }
 }
 
-/// The soundness error is at most this over the number of elements of K.
-pub fn error_over_field(_rows: usize, _tokens: usize) -> u128 {
-    todo!()
+/// The soundness error is at most this over the number of elements of K: two for each round.
+pub fn error_over_field(rows: usize, tokens: usize) -> u128 {
+    2 * (log2_ceil(tokens) + log2_ceil(rows)) as u128
+}
+
+fn open(functional: &Functional, t: &mut Transcript) {
+    t.absorb("functional", &[functional.value]);
+}
+
+fn close(value: K, t: &mut Transcript) {
+    t.absorb("functional's trace", &[value]);
 }
 
 /// Reduces the functional to f at one point: variables of the token first, then of the row.
 pub fn prove(
-    _functional: &Functional,
-    _f: &TraceMatrix,
-    _threads: usize,
-    _t: &mut Transcript,
+    functional: &Functional,
+    f: &TraceMatrix,
+    threads: usize,
+    t: &mut Transcript,
 ) -> (FunctionalProof, Vec<K>, K) {
-    todo!()
+    functional.assert_shape(f.rows());
+    assert_eq!(functional.tokens(), f.tokens(), "tokens of the functional");
+    open(functional, t);
+    let mut proving = Proving {
+        rounds: Vec::new(),
+        point: Vec::new(),
+        claim: functional.value,
+    };
+
+    // Vector after vector, each of a power of two: binding the lowest variable binds the token's in all.
+    let mut vectors = functional.vectors.concat();
+    let mut contracted = functional.contract_rows(f, threads);
+    proving.bind(&mut vectors, &mut contracted, log2_ceil(f.tokens()), t);
+    drop(contracted);
+
+    let mut weights = functional.row_weights(&vectors, f.rows());
+    let mut values = contract_tokens(f, &proving.point, threads);
+    proving.bind(&mut weights, &mut values, log2_ceil(f.rows()), t);
+    let value = values.first().copied().unwrap_or_default();
+    close(value, t);
+    (
+        FunctionalProof {
+            rounds: proving.rounds,
+            value,
+        },
+        proving.point,
+        value,
+    )
+}
+
+/// `f(R, point)` for every row.
+fn contract_tokens(f: &TraceMatrix, point: &[K], threads: usize) -> Vec<K> {
+    let weights = TokenWeights::new(&eq_table(point, f.tokens()));
+    let mut values = vec![K::ZERO; f.rows()];
+    let share = f.rows().div_ceil(threads.max(1)).max(1);
+    thread::scope(|scope| {
+        for (values, rows) in values
+            .chunks_mut(share)
+            .zip(f.values().chunks(share * f.tokens()))
+        {
+            let weights = &weights;
+            scope.spawn(move || {
+                for (value, row) in values.iter_mut().zip(rows.chunks_exact(f.tokens())) {
+                    *value = weights.along(row);
+                }
+            });
+        }
+    });
+    values
+}
+
+struct Proving {
+    rounds: Vec<Round<2>>,
+    point: Vec<K>,
+    claim: K,
+}
+
+impl Proving {
+    /// Rounds of Σ_x left(x)·right(x).
+    fn bind(&mut self, left: &mut Vec<K>, right: &mut Vec<K>, count: usize, t: &mut Transcript) {
+        for _ in 0..count {
+            let mut round = Round([K::ZERO; 2]);
+            for i in 0..left.len().div_ceil(2) {
+                let (left_low, left_high) = rounds::pair(left, i);
+                let (right_low, right_high) = rounds::pair(right, i);
+                round.0[0] += left_low * right_low;
+                round.0[1] += (left_high - left_low) * (right_high - right_low);
+            }
+            let r = round.step(&mut self.claim, t);
+            rounds::bind(left, r);
+            rounds::bind(right, r);
+            self.rounds.push(round);
+            self.point.push(r);
+        }
+    }
 }
 
 /// The point and f's value there, which the commitment has to open.
 pub fn verify(
-    _functional: &Functional,
-    _rows: usize,
-    _proof: &FunctionalProof,
-    _t: &mut Transcript,
+    functional: &Functional,
+    rows: usize,
+    proof: &FunctionalProof,
+    t: &mut Transcript,
 ) -> Result<(Vec<K>, K), FunctionalError> {
-    todo!()
+    functional.assert_shape(rows);
+    let tokens = functional.tokens();
+    let expected = log2_ceil(tokens) + log2_ceil(rows);
+    if proof.rounds.len() != expected {
+        let got = proof.rounds.len();
+        return Err(FunctionalError::Rounds { expected, got });
+    }
+    open(functional, t);
+    let (point, claim) = rounds::follow(&proof.rounds, functional.value, t);
+    let (token, row) = point.split_at(log2_ceil(tokens));
+    let tokens = eq_table(token, tokens);
+    let rows = eq_table(row, rows);
+    let at = |vector: &Vec<K>| -> K { vector.iter().zip(&tokens).map(|(b, eq)| *b * *eq).sum() };
+    let at_tokens: Vec<K> = functional.vectors.iter().map(at).collect();
+    let entry = |entry: &Entry| -> K {
+        let along: K = entry.rows().map(|(row, weight)| *weight * rows[row]).sum();
+        at_tokens[entry.vector] * along
+    };
+    let weight: K = functional.entries.iter().map(entry).sum();
+    if weight * proof.value != claim {
+        return Err(FunctionalError::Value);
+    }
+    close(proof.value, t);
+    Ok((point, proof.value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::signed;
+    use crate::rounds::testing::{Random, damaged, next_of};
+
+    const TAG: &str = "functional";
+
+    fn some(seed: u64) -> (Functional, TraceMatrix) {
+        let mut random = Random(seed);
+        let (rows, tokens) = (1 + random.below(70), 1 << random.below(5));
+        let value = |_| (random.integer(31) as i32).wrapping_sub(1);
+        let f = TraceMatrix::new(tokens, (0..rows * tokens).map(value).collect());
+        let vectors: Vec<Vec<K>> = (0..1 + random.below(5))
+            .map(|_| random.elements(tokens))
+            .collect();
+        let entry = |random: &mut Random| {
+            let (first_row, stride) = (random.below(rows), 1 + random.below(4));
+            let count = random.below((rows - first_row).div_ceil(stride) + 1);
+            let vector = random.below(vectors.len());
+            Entry {
+                vector,
+                first_row,
+                stride,
+                weights: random.elements(count),
+            }
+        };
+        let entries = (0..random.below(20)).map(|_| entry(&mut random)).collect();
+        let value = K::ZERO;
+        let mut functional = Functional {
+            vectors,
+            entries,
+            value,
+        };
+        functional.value = functional.evaluate(&f);
+        (functional, f)
+    }
+
+    fn transcript() -> Transcript {
+        Transcript::new(TAG)
+    }
+
+    fn check(
+        functional: &Functional,
+        f: &TraceMatrix,
+        proof: &FunctionalProof,
+    ) -> Result<(Vec<K>, K), FunctionalError> {
+        verify(functional, f.rows(), proof, &mut transcript())
+    }
+
+    fn bytes(proof: &FunctionalProof) -> Vec<u8> {
+        let mut out = Writer::new(TAG);
+        proof.write(&mut out);
+        out.finish()
+    }
+
+    fn read(f: &TraceMatrix, bytes: &[u8]) -> Result<FunctionalProof, CodecError> {
+        let mut from = Reader::new(TAG, bytes)?;
+        let proof = FunctionalProof::read(f.rows(), f.tokens(), &mut from)?;
+        from.finish()?;
+        Ok(proof)
+    }
+
+    #[test]
+    fn a_functionals_value_is_the_sum_that_it_says() {
+        for seed in 0..20 {
+            let (functional, f) = some(seed);
+            let mut sum = K::ZERO;
+            for entry in &functional.entries {
+                for (i, weight) in entry.weights.iter().enumerate() {
+                    for (t, b) in functional.vectors[entry.vector].iter().enumerate() {
+                        let row = entry.first_row + i * entry.stride;
+                        let value = i64::from(f.values()[row * f.tokens() + t]);
+                        sum += *weight * *b * signed(value);
+                    }
+                }
+            }
+            assert_eq!(functional.value, sum, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_functional_reduces_to_the_trace_at_one_point() {
+        for seed in 0..60 {
+            let (functional, f) = some(seed);
+            let (mut proving, mut verifying) = (transcript(), transcript());
+            let (proof, point, value) = prove(&functional, &f, 1 + seed as usize % 4, &mut proving);
+            assert_eq!(read(&f, &bytes(&proof)), Ok(proof.clone()), "seed {seed}");
+            let verified = verify(&functional, f.rows(), &proof, &mut verifying);
+            assert_eq!(verified, Ok((point.clone(), value)), "seed {seed}");
+            assert_eq!(value, f.at(&point), "seed {seed}");
+            assert_eq!(
+                next_of(&mut proving),
+                next_of(&mut verifying),
+                "seed {seed}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_rejected() {
+        let (honest, f) = some(1);
+        let mut wrong = honest.clone();
+        wrong.value += K::ONE;
+        for proven in [&honest, &wrong] {
+            let (proof, ..) = prove(proven, &f, 1, &mut transcript());
+            assert_eq!(check(&wrong, &f, &proof), Err(FunctionalError::Value));
+        }
+    }
+
+    #[test]
+    fn every_element_of_a_proof_is_bound() {
+        let (functional, f) = some(2);
+        let (proof, ..) = prove(&functional, &f, 1, &mut transcript());
+        let bytes = bytes(&proof);
+        assert_eq!(
+            bytes.len(),
+            4 + TAG.len() + 16 * (2 * f.variables() + 1),
+            "nothing but elements"
+        );
+        for damaged in damaged(&bytes, 4 + TAG.len()) {
+            let proof = read(&f, &damaged).expect("as many elements");
+            assert_eq!(check(&functional, &f, &proof), Err(FunctionalError::Value));
+        }
+    }
+
+    #[test]
+    fn another_number_of_rounds_is_rejected() {
+        let (functional, f) = some(3);
+        let (proof, ..) = prove(&functional, &f, 1, &mut transcript());
+        let expected = f.variables();
+        let mut short = proof.clone();
+        short.rounds.pop();
+        let got = expected - 1;
+        assert_eq!(
+            check(&functional, &f, &short),
+            Err(FunctionalError::Rounds { expected, got })
+        );
+        let mut long = proof;
+        long.rounds.push(Round([K::ZERO; 2]));
+        let got = expected + 1;
+        assert_eq!(
+            check(&functional, &f, &long),
+            Err(FunctionalError::Rounds { expected, got })
+        );
+    }
+
+    #[test]
+    fn bytes_cut_short_or_made_up_are_refused_without_a_panic() {
+        let (functional, f) = some(4);
+        let (proof, ..) = prove(&functional, &f, 1, &mut transcript());
+        let bytes = bytes(&proof);
+        for len in 0..bytes.len() {
+            assert!(read(&f, &bytes[..len]).is_err(), "{len} bytes");
+        }
+        let mut random = Random(5);
+        for _ in 0..500 {
+            let mut other = bytes.clone();
+            for _ in 0..1 + random.below(8) {
+                let at = 4 + TAG.len() + random.below(bytes.len() - 4 - TAG.len());
+                other[at] ^= 1 + random.below(255) as u8;
+            }
+            if let Ok(proof) = read(&f, &other) {
+                assert!(check(&functional, &f, &proof).is_err() || other == bytes);
+            }
+        }
+    }
+
+    /// What follows in the transcript depends on the functional's value and on the trace's.
+    #[test]
+    fn both_values_are_absorbed() {
+        let after = |claimed: K, value: K| {
+            let mut t = transcript();
+            let functional = Functional {
+                vectors: Vec::new(),
+                entries: Vec::new(),
+                value: claimed,
+            };
+            open(&functional, &mut t);
+            close(value, &mut t);
+            next_of(&mut t)
+        };
+        let plain = after(K::ONE, K::ONE);
+        assert_ne!(plain, after(K::TWO, K::ONE));
+        assert_ne!(plain, after(K::ONE, K::TWO));
+    }
+
+    #[test]
+    fn entries_are_shared_out_in_order() {
+        let entry = |weights: usize| Entry {
+            vector: 0,
+            first_row: 0,
+            stride: 1,
+            weights: vec![K::ONE; weights],
+        };
+        for sizes in [
+            vec![],
+            vec![0],
+            vec![5, 1, 1, 9, 0, 3],
+            vec![100, 1],
+            vec![1, 100],
+        ] {
+            let entries: Vec<Entry> = sizes.iter().map(|size| entry(*size)).collect();
+            let entries: Vec<&Entry> = entries.iter().collect();
+            for threads in 0..5 {
+                let shares: Vec<&[&Entry]> = equal_shares(&entries, threads).collect();
+                assert!(shares.len() <= threads.max(1), "{sizes:?} on {threads}");
+                let joined: Vec<usize> = shares
+                    .concat()
+                    .iter()
+                    .map(|entry| entry.weights.len())
+                    .collect();
+                assert_eq!(joined, sizes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_error_counts_the_rounds() {
+        assert_eq!(error_over_field(1, 1), 0);
+        assert_eq!(error_over_field(1_500_000, 256), 2 * (21 + 8));
+    }
+
+    /// `cargo test --release -p assay-proof -- --ignored --nocapture typical_functional`
+    #[test]
+    #[ignore = "a measurement"]
+    fn typical_functional_costs_so_much() {
+        const ROWS: usize = 1_500_000;
+        let mut random = Random(6);
+        let f = TraceMatrix::new(
+            256,
+            (0..ROWS * 256).map(|_| random.integer(15) as i32).collect(),
+        );
+        let vectors: Vec<Vec<K>> = (0..4000).map(|_| random.elements(256)).collect();
+        let mut entries = Vec::new();
+        let mut touched = 0;
+        for i in 0..9000 {
+            let stride = if i % 3 == 2 { 3 } else { 1 };
+            let rows = if i % 10 == 0 { 1536 } else { 500 };
+            let first_row = random.below(ROWS - rows);
+            touched += rows / stride;
+            let vector = random.below(vectors.len());
+            entries.push(Entry {
+                vector,
+                first_row,
+                stride,
+                weights: random.elements(rows / stride),
+            });
+        }
+        let mut functional = Functional {
+            vectors,
+            entries,
+            value: K::ZERO,
+        };
+        functional.value = functional.evaluate(&f);
+        let cells = (ROWS + touched) * 256;
+        for threads in [1, 2] {
+            let start = std::time::Instant::now();
+            let (proof, ..) = prove(&functional, &f, threads, &mut transcript());
+            let took = start.elapsed();
+            let start = std::time::Instant::now();
+            let _ = check(&functional, &f, &proof).expect("an honest proof");
+            println!(
+                "{touched} rows in entries, {threads} threads: {took:?}, {} ps for each of {cells} cells; verified in {:?}, {} bytes",
+                1000 * took.as_nanos() / cells as u128,
+                start.elapsed(),
+                bytes(&proof).len(),
+            );
+        }
+    }
 }

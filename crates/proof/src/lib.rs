@@ -2,6 +2,8 @@
 //! (docs/proof.md). No clock, network, file or ambient randomness.
 
 mod claim;
+mod contract;
+mod factor;
 pub mod field;
 pub mod functional;
 pub mod matrix;
