@@ -16,6 +16,7 @@ use crate::defence::Games;
 use crate::keep::Keep;
 use crate::offers::Offers;
 use crate::order::Ware;
+use crate::proofs::Proofs;
 use crate::till::Till;
 use crate::worker::Worker;
 
@@ -34,6 +35,8 @@ pub(crate) struct App {
     pub(crate) board: Board,
     /// What stands behind signed receipts.
     pub(crate) keep: Arc<Keep>,
+    /// Proofs of them, where they are offered.
+    pub(crate) proofs: Option<Arc<Proofs>>,
     /// Disputes about them.
     pub(crate) games: Games,
     /// Whether it answers for its traces off the chain as well.

@@ -9,9 +9,10 @@ use assay_chain::{Key, Market};
 use assay_engine::BatchLimits;
 use assay_model::LoadedModel;
 use assay_payments::payee_claims::ClaimPolicy;
-use assay_protocol::{Address, MicroUsd, Price};
+use assay_protocol::{Address, MicroUsd, MicroUsdPerMillionTokens, Price};
 
 use crate::conduct::{Conduct, Honest};
+use crate::prover::{Prove, Prover};
 
 /// A node, before it runs.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     pub claims: ClaimConfig,
     pub defence: DefenceConfig,
+    /// On which terms answers are proven. None: they are not, and nobody is promised it.
+    pub proofs: Option<ProofConfig>,
     /// How answers are made. Anything but [`Honest`] is for demonstrations and tests.
     pub conduct: Arc<dyn Conduct>,
 }
@@ -58,6 +61,7 @@ impl NodeConfig {
             limits: Limits::default(),
             claims: ClaimConfig::default(),
             defence: DefenceConfig::default(),
+            proofs: None,
             conduct: Arc::new(Honest),
         }
     }
@@ -177,6 +181,42 @@ impl Default for DefenceConfig {
             poll: Duration::from_secs(1),
             threads: 1,
             off_chain: true,
+        }
+    }
+}
+
+/// Proofs: their price, what is promised, and what bounds the work.
+#[derive(Clone)]
+pub struct ProofConfig {
+    /// For every token of prompt and answer, on top of the answer's own price.
+    pub price: MicroUsdPerMillionTokens,
+    /// Most tokens that are proven, prompt and answer together. A prover's memory grows with them.
+    pub tokens_max: u32,
+    /// From the answer to its proof, as the offer promises. Long enough for a whole queue.
+    pub delay: Duration,
+    /// Threads that prove, beside those that serve.
+    pub threads: usize,
+    /// Proofs that may wait for their turn; one is made at a time.
+    pub queue_max: usize,
+    /// Proofs of one payer that may be under way or unpaid: what it can cost to be cheated of their price.
+    pub unpaid_max: usize,
+    /// How long a proof is there for who asks.
+    pub kept: Duration,
+    /// Makes them. Anything but [`Prover`] is for tests.
+    pub prover: Arc<dyn Prove>,
+}
+
+impl ProofConfig {
+    pub fn new(price: MicroUsdPerMillionTokens) -> Self {
+        Self {
+            price,
+            tokens_max: 256,
+            delay: Duration::from_secs(3_600),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            queue_max: 8,
+            unpaid_max: 4,
+            kept: Duration::from_secs(86_400),
+            prover: Arc::new(Prover),
         }
     }
 }

@@ -341,7 +341,9 @@ async fn forget(app: &App, open: &[Dispute]) {
         deployment.extension_s.into(),
     );
     let end = Timestamp(now().0.saturating_sub(kept_s));
-    let open: Vec<B256> = open.iter().map(|d| d.receipt.body.request_id).collect();
+    let mut open: Vec<B256> = open.iter().map(|d| d.receipt.body.request_id).collect();
+    // What is still to be proven is proven from the same evidence.
+    open.extend(app.proofs.iter().flat_map(|proofs| proofs.unmade()));
     let keep = Arc::clone(&app.keep);
     match tokio::task::spawn_blocking(move || keep.prune(end, &open)).await {
         Ok(Ok(0)) | Err(_) => {}

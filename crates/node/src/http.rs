@@ -47,6 +47,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/assay/v1/offers", get(offers))
         .route("/assay/v1/earnings", get(earnings))
         .route("/assay/v1/receipts/{request_id}", get(receipt))
+        .route(
+            "/v1/receipts/{request_id}/proof",
+            get(doors::proof).post(doors::pay_for_proof),
+        )
         .route("/assay/v1/claims", get(doors::claims))
         .route("/assay/v1/records", post(doors::records))
         .route("/assay/v1/disputes", get(disputes))
@@ -254,6 +258,9 @@ async fn pay(
         .till
         .present(&payment, order.ceiling, order.request_id)
         .map_err(declined)?;
+    if let (Some(_), Some(proofs)) = (order.proof, &app.proofs) {
+        proofs.room(presented.config.payer)?;
+    }
     let Ok(place) = Arc::clone(&app.places).try_acquire_owned() else {
         return Err(ApiError::busy(app.pace.retry_after_ms(app.limits.sequences_max)).into());
     };

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use assay_play::Case;
-use assay_protocol::{B256, Receipt, SamplerParams, Signed, Timestamp, TokenId};
+use assay_protocol::{B256, MicroUsd, Receipt, SamplerParams, Signed, Timestamp, TokenId};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,16 @@ pub(crate) struct Kept {
     pub(crate) prompt: Vec<TokenId>,
     pub(crate) sampler: SamplerParams,
     pub(crate) output: Vec<TokenId>,
+    /// A proof was bought with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proof: Option<Promised>,
+}
+
+/// A proof that is owed: what it costs and by when it was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Promised {
+    pub(crate) price: MicroUsd,
+    pub(crate) due: Timestamp,
 }
 
 impl From<Kept> for Case {
@@ -135,6 +145,23 @@ impl Keep {
         .transpose()
     }
 
+    /// Every answer that a proof was bought with, the oldest first.
+    pub(crate) fn promised(&self) -> Result<Vec<Kept>, KeepError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(KEPT).map_err(failed)?;
+        let mut promised = Vec::new();
+        for row in table.iter().map_err(failed)? {
+            let bytes = row.map_err(failed)?.1;
+            // A damaged row keeps nobody from the others; whoever asks for it hears of it.
+            match serde_json::from_slice::<Kept>(bytes.value()) {
+                Ok(kept) if kept.proof.is_some() => promised.push(kept),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        promised.sort_by_key(|kept| kept.receipt.body.served_at);
+        Ok(promised)
+    }
+
     /// Forgets what was served before `end`, but for `open` games. Returns how many answers that was.
     pub(crate) fn prune(&self, end: Timestamp, open: &[B256]) -> Result<usize, KeepError> {
         let write = self.database.begin_write().map_err(failed)?;
@@ -204,6 +231,7 @@ mod tests {
             prompt: vec![1, 2],
             sampler,
             output: output.to_vec(),
+            proof: None,
         }
     }
 
@@ -243,5 +271,25 @@ mod tests {
         keep.add(&again).unwrap();
         assert_eq!(keep.prune(Timestamp(200), &[]).unwrap(), 0);
         assert_eq!(keep.find(&B256::repeat_byte(1)).unwrap(), Some(again));
+    }
+
+    #[test]
+    fn promised_proofs_are_found_again_the_oldest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::create(&dir.path().join("keep.redb")).unwrap();
+        let promised = |id, at| Kept {
+            proof: Some(Promised {
+                price: MicroUsd(3),
+                due: Timestamp(at + 60),
+            }),
+            ..kept(id, at, &[5])
+        };
+        for kept in [promised(1, 300), kept(2, 100, &[5]), promised(3, 200)] {
+            keep.add(&kept).unwrap();
+        }
+        assert_eq!(
+            keep.promised().unwrap(),
+            [promised(3, 200), promised(1, 300)]
+        );
     }
 }

@@ -4,7 +4,9 @@
 use assay_model::{ChatMessage, EncodeOptions, LoadedModel};
 use assay_openai::{ApiError, Input, Request, SamplerDraft};
 use assay_payments::ceiling;
-use assay_protocol::{B256, MicroUsd, ModelId, Price, SamplerParams, Tier, TokenCount, TokenId};
+use assay_protocol::{
+    B256, MicroUsd, ModelId, Price, ProofOffer, SamplerParams, Tier, TokenCount, TokenId,
+};
 
 /// A model with its price and the longest context it is served with.
 #[derive(Clone)]
@@ -13,6 +15,8 @@ pub(crate) struct Ware {
     pub(crate) id: ModelId,
     pub(crate) price: Price,
     pub(crate) context_max: u32,
+    /// The terms on which its answers are proven, without a time.
+    pub(crate) proof: Option<ProofOffer>,
 }
 
 /// Exactly what is to be computed, and the most that it may cost.
@@ -22,7 +26,10 @@ pub(crate) struct Order {
     pub(crate) sampler: SamplerParams,
     pub(crate) tier: Tier,
     pub(crate) request_id: B256,
+    /// Of the answer. A proof is paid apart, when it is there.
     pub(crate) ceiling: MicroUsd,
+    /// The terms of the proof that is wanted with it.
+    pub(crate) proof: Option<ProofOffer>,
 }
 
 /// What the node adds where the request is silent.
@@ -44,16 +51,7 @@ pub(crate) fn find(wares: &[Ware], model: &str) -> Option<usize> {
 /// Makes the order. Takes as long as tokenizing takes.
 pub(crate) fn order(ware: &Ware, request: Request, fill: Fill) -> Result<Order, ApiError> {
     let tier = request.assay.verification.unwrap_or(Tier::Staked);
-    // The other tiers promise proofs that are not there yet; no receipt may say so.
-    if !matches!(tier, Tier::None | Tier::Staked | Tier::Optimistic) {
-        return Err(ApiError::unsupported(
-            "assay.verification",
-            format!(
-                "'{}' is not offered by this node: ask for none, staked or optimistic",
-                tier.label()
-            ),
-        ));
-    }
+    let proof = proof_terms(ware, tier)?;
     let (field, prompt) = tokens(ware, request.input)?;
     let sampler = fit(ware, &prompt, request.sampler, fill).map_err(|error| error.at(field))?;
     let count = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
@@ -63,13 +61,17 @@ pub(crate) fn order(ware: &Ware, request: Request, fill: Fill) -> Result<Order, 
             "the price of so many tokens overflows: ask for fewer",
         )
     })?;
+    let whole = match &proof {
+        None => ceiling,
+        Some(proof) => with_proof(proof, ceiling, count, sampler.max_tokens)?,
+    };
     if let Some(max) = request.assay.max_price
-        && ceiling > max
+        && whole > max
     {
         let mut error = ApiError::invalid(
             "assay.max_price",
             format!(
-                "this request may cost up to {ceiling}, more than your {max}: lower max_tokens or raise max_price"
+                "this request may cost up to {whole}, more than your {max}: lower max_tokens or raise max_price"
             ),
         );
         error.body.code = Some("price_above_max".into());
@@ -81,7 +83,55 @@ pub(crate) fn order(ware: &Ware, request: Request, fill: Fill) -> Result<Order, 
         tier,
         request_id: request.assay.request_id.unwrap_or(fill.request_id),
         ceiling,
+        proof,
     })
+}
+
+/// The terms of the proof that a tier asks for. No receipt says a tier that is not delivered here.
+fn proof_terms(ware: &Ware, tier: Tier) -> Result<Option<ProofOffer>, ApiError> {
+    match (tier, ware.proof) {
+        (Tier::None | Tier::Staked | Tier::Optimistic, _) => Ok(None),
+        (Tier::Proven, Some(proof)) => Ok(Some(proof)),
+        (_, proof) => {
+            let offered = match proof {
+                Some(_) => "none, staked, optimistic or proven",
+                None => "none, staked or optimistic",
+            };
+            Err(ApiError::unsupported(
+                "assay.verification",
+                format!(
+                    "'{}' is not offered by this node: ask for {offered}",
+                    tier.label()
+                ),
+            ))
+        }
+    }
+}
+
+/// The most that the answer and its proof may cost together, if so many tokens are proven at all.
+fn with_proof(
+    proof: &ProofOffer,
+    answer: MicroUsd,
+    prompt: TokenCount,
+    max_tokens: u32,
+) -> Result<MicroUsd, ApiError> {
+    let tokens = u64::from(prompt.0) + u64::from(max_tokens);
+    if tokens > u64::from(proof.max_tokens.0) {
+        let message = format!(
+            "prompt and answer may have {tokens} tokens together, this node proves up to {}: lower max_tokens",
+            proof.max_tokens.0
+        );
+        return Err(ApiError::invalid("max_tokens", message));
+    }
+    let charge = proof.charge(prompt, TokenCount(max_tokens));
+    charge
+        .and_then(|charge| answer.checked_add(charge))
+        .map_err(|_| {
+            ApiError::invalid(
+                "max_tokens",
+                "the price of such a proof overflows: ask for fewer tokens",
+            )
+        })
 }
 
 fn tokens(ware: &Ware, input: Input) -> Result<(&'static str, Vec<TokenId>), ApiError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use assay_chain::ChainError;
 use assay_payments::Terms;
 use assay_payments::payee_claims::ClaimPolicy;
-use assay_protocol::{Address, DurationMs, MicroUsd, Offer, Timestamp, TokenCount};
+use assay_protocol::{Address, DurationMs, MicroUsd, Offer, ProofOffer, Timestamp, TokenCount};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -23,9 +23,10 @@ use crate::conduct::Conduct;
 use crate::config::{Limits, NodeConfig, ServedModel};
 use crate::defence::{self, Defended, Games};
 use crate::http::router;
-use crate::offers::Offers;
+use crate::offers::{Offers, Template};
 use crate::order::Ware;
 use crate::pin::{self, PinError};
+use crate::proofs::{self, Proofs, ProofsError};
 use crate::till::Till;
 use crate::watch;
 use crate::worker::Worker;
@@ -63,6 +64,8 @@ pub enum StartError {
     Thread(std::io::Error),
     #[error(transparent)]
     Pin(#[from] PinError),
+    #[error(transparent)]
+    Proofs(#[from] ProofsError),
 }
 
 /// A node at work. Dropping it stops it at once, as a crash would; [`RunningNode::shutdown`] is the polite way.
@@ -72,6 +75,7 @@ pub struct RunningNode {
     server: JoinHandle<()>,
     claims: JoinHandle<()>,
     defence: JoinHandle<()>,
+    proofs: Option<JoinHandle<()>>,
     engines: Vec<std::thread::JoinHandle<()>>,
     policy: ClaimPolicy,
     stop: CancellationToken,
@@ -116,7 +120,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let wares: Vec<Ware> = config
         .models
         .iter()
-        .map(|served| ware(served, &limits))
+        .map(|served| ware(served, &limits, &config))
         .collect();
     let (mut workers, mut engines) = (Vec::new(), Vec::new());
     for ware in &wares {
@@ -133,7 +137,10 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let domain = config.market.domain();
     let templates = wares
         .iter()
-        .map(|ware| offer(config.provider, ware, &limits))
+        .map(|ware| Template {
+            offer: offer(config.provider, ware, &limits),
+            proof: ware.proof,
+        })
         .collect();
     let coin = config.claims.coin_price;
     let coin = coin.unwrap_or_else(|| coin_price(config.market.deployment().chain_id));
@@ -148,6 +155,11 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     if let Err(error) = watch::all(&till).await {
         tracing::warn!(%error, "not every channel could be read; each is before it is used");
     }
+    let keep = Arc::new(keep);
+    let proofs = match config.proofs {
+        Some(terms) => Some(Proofs::open(terms, &config.data_dir, &keep, &till).await?),
+        None => None,
+    };
     let app = Arc::new(App {
         provider: config.provider,
         domain,
@@ -157,7 +169,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         conduct: config.conduct,
         till,
         board: claims::Board::default(),
-        keep: Arc::new(keep),
+        keep,
+        proofs,
         games: Games::default(),
         serves_traces: config.defence.off_chain,
         offers: Offers::new(
@@ -193,12 +206,16 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let claims = tokio::spawn(claims::run(Arc::clone(&app), config.claims, stop.clone()));
     let defence = defence::run(Arc::clone(&app), config.defence, stop.clone());
     let defence = tokio::spawn(defence);
+    let proving = app.proofs.clone();
+    let proofs =
+        proving.map(|proofs| tokio::spawn(proofs::run(Arc::clone(&app), proofs, stop.clone())));
     Ok(RunningNode {
         address,
         app,
         server,
         claims,
         defence,
+        proofs,
         engines,
         policy,
         stop,
@@ -269,6 +286,7 @@ impl RunningNode {
         self.server.abort();
         self.claims.abort();
         self.defence.abort();
+        self.proofs.iter().for_each(JoinHandle::abort);
         let holders = async {
             while Arc::strong_count(&self.app) > 1 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -287,6 +305,7 @@ impl Drop for RunningNode {
         self.server.abort();
         self.claims.abort();
         self.defence.abort();
+        self.proofs.iter().for_each(JoinHandle::abort);
         // The engines end with the last handle on them; waiting for that here could wait for a running step.
         self.engines.clear();
     }
@@ -328,14 +347,23 @@ fn check_claims(config: &NodeConfig, terms: &Terms) -> Result<(), StartError> {
     }
 }
 
-fn ware(served: &ServedModel, limits: &Limits) -> Ware {
+fn ware(served: &ServedModel, limits: &Limits, config: &NodeConfig) -> Ware {
     let model = &served.loaded.model;
     let positions = limits.batch().positions_max(model);
     let positions = u32::try_from(positions).unwrap_or(u32::MAX);
+    let context_max = model.manifest().dims.context_max.min(positions);
     Ware {
         id: model.id(),
         price: served.price,
-        context_max: model.manifest().dims.context_max.min(positions),
+        context_max,
+        proof: config.proofs.as_ref().map(|terms| ProofOffer {
+            provider: config.provider,
+            model_id: model.id(),
+            price: terms.price,
+            max_tokens: TokenCount(terms.tokens_max.min(context_max)),
+            delay_s: u32::try_from(terms.delay.as_secs()).unwrap_or(u32::MAX),
+            expires_at: Timestamp(0),
+        }),
         loaded: served.loaded.clone(),
     }
 }

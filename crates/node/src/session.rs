@@ -16,7 +16,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::app::App;
 use crate::clock::now;
-use crate::keep::{KeepError, Kept};
+use crate::keep::{KeepError, Kept, Promised};
 use crate::order::Order;
 use crate::till::Taken;
 use crate::worker::{Job, Output};
@@ -260,6 +260,14 @@ impl Session {
             tier: order.tier,
             request_id: order.request_id,
         };
+        // Who left does not wait for a proof, and is not asked to pay for one.
+        let wanted = order.proof.filter(|_| stop != StopReason::Cut);
+        let promised = wanted.map(|terms| Promised {
+            price: terms
+                .charge(usage.prompt, usage.output)
+                .expect("the price for max_tokens did not overflow"),
+            due: body.served_at.plus_seconds(u64::from(terms.delay_s)),
+        });
         let receipt = app.key.sign(body, &app.domain);
         app.pace
             .note(u64::from(body.duration.0), u64::from(usage.output.0));
@@ -268,6 +276,7 @@ impl Session {
             prompt: order.prompt,
             sampler: order.sampler.clone(),
             output: made.ids,
+            proof: promised,
         };
         // From the charge on the receipt can be fetched, and whoever has it may open a game about it.
         let kept = keep(&app, kept).await;
@@ -282,6 +291,9 @@ impl Session {
                 Err(error.to_string())
             }
         };
+        if let (Ok(_), Some(proofs), Some(promised)) = (&charged, &app.proofs, promised) {
+            proofs.promise(body.request_id, body.payer, promised);
+        }
         let part = match charged {
             Ok(payment) => Part::Done(Box::new(Done {
                 stop,

@@ -85,6 +85,10 @@ impl Drop for Taken {
     }
 }
 
+/// An entry of the books that charges a reserved request.
+type Charge =
+    fn(&mut PayeeLedger, &Reservation, &Signed<Receipt>, Timestamp) -> Result<(), AcceptError>;
+
 /// Why a payment was not taken.
 #[derive(Debug)]
 pub(crate) enum Declined {
@@ -243,11 +247,29 @@ impl Till {
         taken: Taken,
         receipt: Signed<Receipt>,
     ) -> Result<PaymentResponse, AcceptError> {
+        self.enter(taken, receipt, PayeeLedger::charge).await
+    }
+
+    /// The same for a proof, which is no further answer.
+    pub(crate) async fn charge_proof(
+        self: &Arc<Self>,
+        taken: Taken,
+        receipt: Signed<Receipt>,
+    ) -> Result<PaymentResponse, AcceptError> {
+        self.enter(taken, receipt, PayeeLedger::charge_proof).await
+    }
+
+    async fn enter(
+        self: &Arc<Self>,
+        taken: Taken,
+        receipt: Signed<Receipt>,
+        charge: Charge,
+    ) -> Result<PaymentResponse, AcceptError> {
         let (payer, transaction) = (taken.payer, taken.transaction);
         let work = move |ledger: &mut PayeeLedger| {
             // The whole guard moves in, and out again: dropping it takes the books, which are held here.
             let mut taken = taken;
-            let result = ledger.charge(&taken.reservation, &receipt, now());
+            let result = charge(ledger, &taken.reservation, &receipt, now());
             taken.charged = result.is_ok();
             let state = ledger
                 .account(&taken.reservation.channel_id)
