@@ -7,8 +7,8 @@ use super::{AttentionValues, Clamped, Constants, F_INNER, LayerConstants, Site};
 use crate::crew::Crew;
 use crate::ops::{QK_MAX, V_MAX, arith::rsh, attention, rope};
 
-/// Elements of a head whose products fit an i32 together: 127·4095² < 2^31.
-const PIECE: usize = 64;
+/// Elements of a head whose products fit an i32 together: 128·4095² < 2^31.
+const PIECE: usize = 128;
 
 /// One layer's attention over so many tokens.
 pub(super) struct Attention<'a> {
