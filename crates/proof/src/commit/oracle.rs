@@ -3,7 +3,7 @@
 
 use p3_field::{BasedVectorSpace, PrimeCharacteristicRing, PrimeField64};
 
-use super::code::{Transform, encode, point};
+use super::code::Domain;
 use super::parallel::each;
 use super::schedule::Shape;
 use super::tree::{BLOCK_VALUES, Leaves, Tree};
@@ -30,7 +30,7 @@ impl Columns<'_> {
                 tail.fill(F::ZERO);
             }
             Columns::Elements(values) => {
-                let values = &values[column / 2 << shape.log_len..][..shape.len()];
+                let values = &values[(column / 2) << shape.log_len..][..shape.len()];
                 for (out, value) in out.iter_mut().zip(values) {
                     let coefficients: &[F] = value.as_basis_coefficients_slice();
                     *out = coefficients[column % 2];
@@ -48,7 +48,7 @@ fn small(value: i32) -> F {
 }
 
 pub(super) fn commit(columns: Columns, shape: &Shape, threads: usize) -> Tree {
-    let transform = Transform::new(shape.log_len);
+    let domain = Domain::new(shape);
     let mut leaves = Leaves::new(shape.positions());
     let wide = BLOCK_VALUES.min(shape.columns);
     let mut group = vec![vec![F::ZERO; shape.positions()]; wide];
@@ -57,7 +57,7 @@ pub(super) fn commit(columns: Columns, shape: &Shape, threads: usize) -> Tree {
         each(group.iter_mut().enumerate(), threads, |(i, out)| {
             let mut column = vec![F::ZERO; shape.len()];
             columns.read(shape, first + i, &mut column);
-            encode(shape, &transform, &column, out);
+            domain.encode(&column, out);
         });
         leaves.absorb(group, threads);
     }
@@ -71,13 +71,12 @@ pub(super) fn rows(
     positions: &[usize],
     threads: usize,
 ) -> Vec<Vec<F>> {
-    let points: Vec<F> = positions.iter().map(|p| point(shape, *p)).collect();
+    let domain = Domain::new(shape);
     let mut by_column = vec![Vec::new(); shape.columns];
     each(by_column.iter_mut().enumerate(), threads, |(i, out)| {
         let mut column = vec![F::ZERO; shape.len()];
         columns.read(shape, i, &mut column);
-        let horner = |x: &F| column.iter().rev().fold(F::ZERO, |sum, c| sum * *x + *c);
-        *out = points.iter().map(horner).collect();
+        *out = domain.values_at(&column, positions);
     });
     let row = |i: usize| by_column.iter().map(|column| column[i]).collect();
     (0..positions.len()).map(row).collect()

@@ -3,7 +3,7 @@
 use assay_protocol::codec::Writer;
 use p3_field::{BasedVectorSpace, PrimeCharacteristicRing, PrimeField64};
 
-use super::code::{Transform, transpose};
+use super::code::Domain;
 use super::oracle::{self, Columns};
 use super::parallel::each;
 use super::run::{Cut, Run, fold_first, fold_later, fold_shares};
@@ -158,7 +158,7 @@ fn bind_highest(values: &mut Vec<K>, r: K) {
 
 /// The batched functionals of the queries, written out.
 fn add_powers(shape: &Shape, positions: &[usize], scales: &[K], weight: &mut [K]) {
-    let transform = Transform::new(shape.log_len);
+    let domain = Domain::new(shape);
     let mut sums = [0, 1].map(|part| {
         let scale = |scale: &K| {
             let coefficients: &[F] = scale.as_basis_coefficients_slice();
@@ -166,7 +166,7 @@ fn add_powers(shape: &Shape, positions: &[usize], scales: &[K], weight: &mut [K]
         };
         let at = positions.iter().copied().zip(scales.iter().map(scale));
         let mut sum = vec![F::ZERO; weight.len()];
-        transpose(shape, &transform, &at.collect::<Vec<_>>(), &mut sum);
+        domain.transpose(&at.collect::<Vec<_>>(), &mut sum);
         sum
     });
     let [first, second] = &mut sums;

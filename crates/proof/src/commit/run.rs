@@ -5,7 +5,7 @@ use p3_challenger::{CanSampleBits, GrindingChallenger};
 use p3_field::PrimeCharacteristicRing;
 
 use super::Commitment;
-use super::code::point;
+use super::code::point_of;
 use super::schedule::{GRIND_BITS, Schedule, Shape};
 use super::tree::{Digest, to_bytes};
 use super::weights::Weight;
@@ -108,7 +108,7 @@ impl<'t> Run<'t> {
         let scales: Vec<K> = gamma.powers().skip(1).take(values.len()).collect();
         for ((position, value), scale) in positions.iter().zip(values).zip(&scales) {
             self.claim += *scale * *value;
-            let x = point(shape, *position);
+            let x = point_of(shape, *position);
             self.weights.push(Weight::powers(*scale, x, shape.log_len));
         }
         scales
