@@ -1,0 +1,215 @@
+//! The transcript's beginning, and the order of a proof's parts: one list that the prover fills and the
+//! verifier reads.
+
+use assay_engine::values::Constants;
+use assay_protocol::codec::{CodecError, Reader, Writer};
+use assay_protocol::{ModelId, Statement, TokenId};
+
+use crate::claim::Claim;
+use crate::clear::{Clear, ClearShape};
+use crate::codec;
+use crate::commit::{self, Commitment};
+use crate::field::K;
+use crate::fractions::FractionProof;
+use crate::functional::FunctionalProof;
+use crate::products::ProductsProof;
+use crate::relation::Relation;
+use crate::relation::program::Positions;
+use crate::relation::table::PAGE;
+use crate::transcript::Transcript;
+
+/// The versioned tag of a proof's bytes, and the transcript's first words.
+pub const VERSION: &str = "assay/proof/v1";
+/// Fewest positions that are run: the argument's vectors have some length.
+const POSITIONS_MIN: usize = 8;
+
+/// A statement longer than what can be proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{positions} positions need {padded} with padding, the model and the argument take {most}")]
+pub struct TooLong {
+    pub positions: usize,
+    pub padded: usize,
+    pub most: usize,
+}
+
+/// All tokens that are run: the prompt, the answer but for its last token, which nothing follows, and
+/// padding up to a power of two. What is causal does not see the padding.
+pub(crate) fn tokens(
+    claim: &Claim<'_>,
+    constants: &Constants<'_>,
+) -> Result<(Vec<TokenId>, Positions), TooLong> {
+    let before = &claim.output[..claim.output.len() - 1];
+    let mut tokens = [claim.prompt, before].concat();
+    let positions = tokens.len();
+    let padded = positions.next_power_of_two().max(POSITIONS_MIN);
+    let most = (constants.dims.context_max as usize).min(PAGE);
+    if padded > most {
+        return Err(TooLong {
+            positions,
+            padded,
+            most,
+        });
+    }
+    tokens.resize(padded, 0);
+    let positions = Positions {
+        tokens: padded,
+        first_choice: claim.prompt.len() - 1,
+        choices: claim.output.len(),
+    };
+    Ok((tokens, positions))
+}
+
+pub(crate) fn clear_shape(constants: &Constants<'_>, positions: Positions) -> ClearShape {
+    let dims = &constants.dims;
+    ClearShape {
+        architecture: constants.architecture,
+        layers: constants.layers.len(),
+        heads: dims.heads as usize,
+        kv_heads: dims.kv_heads as usize,
+        width: dims.width as usize,
+        tokens: positions.tokens,
+        choices: positions.choices,
+    }
+}
+
+/// Everything that the challenges must depend on: which model and statement, which tokens, what is in the
+/// clear, and the trace.
+pub(crate) fn begin(
+    model: ModelId,
+    statement: &Statement,
+    tokens: &[TokenId],
+    clear: &[u8],
+    commitment: &Commitment,
+) -> Transcript {
+    let mut t = Transcript::new(VERSION);
+    t.absorb_bytes("model", model.as_slice());
+    let mut stated = Writer::new("statement");
+    stated
+        .b256(&statement.model_id)
+        .b256(&statement.prompt_root)
+        .u32(statement.n_prompt.0)
+        .b256(&statement.sampler_hash)
+        .b256(&statement.output_root)
+        .u32(statement.n_output.0)
+        .u8(statement.stop_reason as u8);
+    t.absorb_bytes("statement", &stated.finish());
+    let ids: Vec<u8> = tokens.iter().flat_map(|id| id.to_be_bytes()).collect();
+    t.absorb_bytes("tokens", &ids);
+    t.absorb_bytes("clear", clear);
+    t.absorb_bytes("trace", &commitment.0);
+    t
+}
+
+/// A proof's parts behind its values in the clear.
+pub(crate) struct Parts {
+    pub(crate) commitment: Commitment,
+    /// One a group of look-ups, and the table's.
+    pub(crate) trees: Vec<FractionProof>,
+    /// The values of the products at the constraints' point.
+    pub(crate) claimed: Vec<K>,
+    pub(crate) products: ProductsProof,
+    pub(crate) functional: FunctionalProof,
+    pub(crate) opening: Vec<u8>,
+}
+
+/// Leaves of each tree, the table's last.
+pub(crate) fn tree_sizes(relation: &Relation) -> Vec<usize> {
+    let groups = relation.groups.iter();
+    let sizes = groups.map(|leaves| crate::argument::leaf_rows(leaves) * relation.tokens);
+    sizes.chain([relation.table.len()]).collect()
+}
+
+/// Lengths of the products' vectors: the relation's products, then what is known.
+pub(crate) fn product_lens(relation: &Relation) -> Vec<usize> {
+    use crate::relation::{Known, Product};
+    let t = relation.tokens;
+    let product = |product: &Product| match product {
+        Product::Matrix { input, .. } => input.rows,
+        Product::Scores { query, .. } => query.rows,
+        Product::Mix { share, .. } => share.rows,
+        Product::Cells { left, .. } => left.rows() * t,
+    };
+    let known = |known: &Known| match known {
+        Known::Squares { input, .. } => input.rows() * t,
+        Known::Gather { terms, .. } => terms[0].0.rows * t,
+    };
+    let products = relation.products.iter().map(product);
+    products.chain(relation.known.iter().map(known)).collect()
+}
+
+/// Why bytes are no proof of this shape.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    #[error(
+        "a proof begins with the words {VERSION}; this is something else, or of another version"
+    )]
+    Version,
+    #[error("a proof has at most {most} bytes, this has {got}")]
+    TooLarge { most: usize, got: usize },
+    #[error(transparent)]
+    Clear(#[from] crate::clear::ClearError),
+    #[error(transparent)]
+    Elements(#[from] codec::CodecError),
+    #[error(transparent)]
+    Bytes(#[from] CodecError),
+}
+
+impl Parts {
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.b256(&self.commitment.0.into());
+        let mut elements = Vec::new();
+        for tree in &self.trees {
+            tree.write(&mut elements);
+        }
+        codec::write_elements(&mut elements, &self.claimed);
+        out.bytes(&elements);
+        self.products.write(out);
+        self.functional.write(out);
+        out.bytes(&self.opening);
+    }
+
+    pub(crate) fn read(relation: &Relation, from: &mut Reader<'_>) -> Result<Parts, FormatError> {
+        let commitment = Commitment(from.b256()?.0);
+        let mut elements = from.bytes_max(crate::Proof::BYTES_MAX)?;
+        let trees = tree_sizes(relation)
+            .into_iter()
+            .map(|leaves| FractionProof::read(&mut elements, leaves))
+            .collect::<Result<_, _>>()?;
+        let claimed = codec::read_elements(&mut elements, relation.products.len())?;
+        codec::finish(elements)?;
+        Ok(Parts {
+            commitment,
+            trees,
+            claimed,
+            products: ProductsProof::read(&product_lens(relation), from)?,
+            functional: FunctionalProof::read(relation.rows, relation.tokens, from)?,
+            opening: from.bytes_max(crate::Proof::BYTES_MAX)?.to_vec(),
+        })
+    }
+}
+
+/// The clear values' bytes and what follows them.
+pub(crate) fn read_clear<'a>(
+    from: &mut Reader<'a>,
+    shape: &ClearShape,
+) -> Result<(Clear, &'a [u8]), FormatError> {
+    let bytes = from.bytes_max(crate::Proof::BYTES_MAX)?;
+    let mut rest = bytes;
+    let clear = Clear::read(&mut rest, shape)?;
+    codec::finish(rest)?;
+    Ok((clear, bytes))
+}
+
+/// Values that are committed: the trace's.
+pub(crate) fn committed_len(relation: &Relation) -> usize {
+    relation.rows * relation.tokens
+}
+
+/// A point of the reduced functional as the commitment takes it: the trace's own variables, and as many
+/// zeros as the commitment pads with.
+pub(crate) fn opening_point(relation: &Relation, point: &[K]) -> Vec<K> {
+    use p3_field::PrimeCharacteristicRing;
+    let mut point = point.to_vec();
+    point.resize(commit::variables(committed_len(relation)), K::ZERO);
+    point
+}

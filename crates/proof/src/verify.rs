@@ -1,0 +1,185 @@
+//! The verifier: the same schedule as `prove`, with every check named by what it rejects.
+
+use assay_engine::values::Constants;
+use assay_protocol::codec::Reader;
+use assay_protocol::{Statement, TokenId};
+use p3_field::{Field, PrimeCharacteristicRing};
+
+use crate::argument::{self, Instance, Linear, LookUp};
+use crate::claim::{Claim, ClaimError, Key};
+use crate::commit::{self, OpeningError};
+use crate::field::{K, eq_table, log2_ceil};
+use crate::fractions::{self, FractionClaim, FractionError, eq_below};
+use crate::functional::{self, FunctionalError};
+use crate::products::{self, ProductsError};
+use crate::proof::Proof;
+use crate::relation::Relation;
+use crate::relation::program::{self, RelationError};
+use crate::schedule::{self, FormatError, Parts, TooLong, VERSION};
+use crate::weights;
+
+/// What a proof shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    pub statement: Statement,
+}
+
+/// Why a proof is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Relation(#[from] RelationError),
+    #[error("look-ups: {0}")]
+    Tree(#[from] FractionError),
+    #[error("look-ups: what is looked up is not what the table has")]
+    LookUps,
+    #[error("look-ups: a tree's numerators are not those of its leaves")]
+    Numerators,
+    #[error("look-ups: the table is not the model's")]
+    Table,
+    #[error("products: {0}")]
+    Products(#[from] ProductsError),
+    #[error("products: a factor is not the model's weights")]
+    Weights,
+    #[error("products: a factor does not stand for the places in the clear")]
+    Places,
+    #[error("trace: {0}")]
+    Functional(#[from] FunctionalError),
+    #[error("trace: {0}")]
+    Opening(#[from] OpeningError),
+    #[error(
+        "wrong token: the model's choice at output position {position} is {chosen}, the answer has {stated}"
+    )]
+    WrongToken {
+        position: usize,
+        chosen: TokenId,
+        stated: TokenId,
+    },
+    #[error("wrong end: {0}")]
+    WrongEnd(&'static str),
+}
+
+/// Checks a proof of a statement.
+pub fn verify(
+    key: &Key<'_>,
+    claim: &Claim<'_>,
+    proof: &Proof,
+    threads: usize,
+) -> Result<Proven, Rejection> {
+    claim.check(key.model_id())?;
+    let Key::Weights(model) = key;
+    let constants = Constants::new(model);
+    let (tokens, positions) = schedule::tokens(claim, &constants)?;
+    let mut from = Reader::new(VERSION, &proof.bytes).map_err(|_| FormatError::Version)?;
+    let shape = schedule::clear_shape(&constants, positions);
+    let (clear, clear_bytes) = schedule::read_clear(&mut from, &shape)?;
+    let relation = program::build(&constants, &clear, positions)?;
+    let parts = Parts::read(&relation, &mut from)?;
+    from.finish().map_err(FormatError::from)?;
+    let instance = Instance {
+        constants: &constants,
+        relation: &relation,
+        clear: &clear,
+        tokens: &tokens,
+        positions,
+    };
+
+    let statement = claim.statement;
+    let mut t = schedule::begin(
+        statement.model_id,
+        statement,
+        &tokens,
+        clear_bytes,
+        &parts.commitment,
+    );
+    let look_up = LookUp::draw(&mut t);
+    let mut trees = Vec::new();
+    for (leaves, tree) in schedule::tree_sizes(&relation)
+        .into_iter()
+        .zip(&parts.trees)
+    {
+        trees.push(fractions::verify(leaves, tree, &mut t)?);
+    }
+    check_look_ups(&relation, &look_up, &parts, &trees)?;
+
+    let linear = Linear::draw(&relation, &mut t);
+    t.absorb("products: values", &parts.claimed);
+    let shapes = argument::shapes(&instance, &linear, &parts.claimed);
+    let told: Vec<_> = shapes.iter().map(|(len, w, sum)| (*len, w, *sum)).collect();
+    let reduced = products::verify(&told, &parts.products, &mut t)?;
+    for (place, value) in argument::gathers_at(&relation, &linear, &reduced.point) {
+        if reduced.factors[place].0 != value {
+            return Err(Rejection::Places);
+        }
+    }
+    let matrices = argument::matrices(&relation);
+    let matrix_shapes: Vec<_> = matrices.iter().map(|(_, shape)| *shape).collect();
+    let sums = weights::contracted(&constants, &matrix_shapes, &linear.rows, threads);
+    for ((place, _), sums) in matrices.iter().zip(&sums) {
+        if reduced.factors[*place].0 != argument::matrix_at(sums, &reduced.point) {
+            return Err(Rejection::Weights);
+        }
+    }
+    let functional = argument::functional(
+        &instance,
+        &look_up,
+        &trees,
+        &linear,
+        &parts.claimed,
+        &reduced,
+        &mut t,
+    );
+    let (point, value) = functional::verify(&functional, relation.rows, &parts.functional, &mut t)?;
+    let point = schedule::opening_point(&relation, &point);
+    let len = schedule::committed_len(&relation);
+    commit::verify(
+        &parts.commitment,
+        len,
+        &point,
+        value,
+        &parts.opening,
+        &mut t,
+    )?;
+    Ok(Proven {
+        statement: *statement,
+    })
+}
+
+/// The sums of all trees are the table's, and each tree's numerators and the table's denominators are what
+/// they are known to be.
+fn check_look_ups(
+    relation: &Relation,
+    look_up: &LookUp,
+    parts: &Parts,
+    trees: &[FractionClaim],
+) -> Result<(), Rejection> {
+    let mut sum = K::ZERO;
+    let (table, groups) = parts.trees.split_last().ok_or(Rejection::LookUps)?;
+    for tree in groups {
+        // No root's denominator is 0: its tree's check says so.
+        sum += tree.root.0 * tree.root.1.inverse();
+    }
+    if sum * table.root.1 != table.root.0 {
+        return Err(Rejection::LookUps);
+    }
+    let low = log2_ceil(relation.tokens);
+    for (leaves, tree) in relation.groups.iter().zip(trees) {
+        let rows = eq_table(&tree.point[low..], argument::leaf_rows(leaves));
+        if tree.numerator != argument::numerators_at(leaves, &rows) {
+            return Err(Rejection::Numerators);
+        }
+    }
+    let claim = trees.last().ok_or(Rejection::LookUps)?;
+    let within = eq_below(&claim.point, relation.table.len());
+    let keys = relation.table.key_at(look_up.gamma, &claim.point);
+    match claim.denominator == look_up.alpha * within - keys + (K::ONE - within) {
+        true => Ok(()),
+        false => Err(Rejection::Table),
+    }
+}
