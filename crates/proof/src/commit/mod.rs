@@ -21,7 +21,7 @@
 //! be sampled out of the domain.
 //!
 //! We wrote this instead of calling Plonky3's `p3-whir`: that keeps polynomial and codeword, 24 bytes a
-//! value, and its verifier may panic. Here a codeword is hashed away a few columns at a time and encoded again
+//! value, and its verifier may panic. Here a codeword is hashed away eight columns at a time, and encoded again
 //! where it is opened.
 
 mod code;
@@ -136,6 +136,9 @@ impl Committed {
 }
 
 /// Checks an opening of the polynomial of `len` values.
+///
+/// What it has beyond them, up to the end of a column, is what the prover chose, zero or not: a claim that is
+/// reduced to the value here must give those places no weight.
 pub fn verify(
     commitment: &Commitment,
     len: usize,

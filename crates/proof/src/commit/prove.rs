@@ -211,7 +211,12 @@ fn raw(value: &K) -> [u64; 2] {
 }
 
 /// Each column's functional `weight`.
-fn column_values(values: &[i32], weight: &[K], columns: usize, threads: usize) -> Vec<K> {
+pub(super) fn column_values(
+    values: &[i32],
+    weight: &[K],
+    columns: usize,
+    threads: usize,
+) -> Vec<K> {
     let mut out = vec![K::ZERO; columns];
     let columns = out.iter_mut().zip(values.chunks(weight.len()));
     each(columns, threads, |(out, values)| {
@@ -227,7 +232,7 @@ fn column_values(values: &[i32], weight: &[K], columns: usize, threads: usize) -
 }
 
 /// The columns' sum, each times its share.
-fn fold_columns(values: &[i32], shares: &[K], len: usize, threads: usize) -> Vec<K> {
+pub(super) fn fold_columns(values: &[i32], shares: &[K], len: usize, threads: usize) -> Vec<K> {
     let mut out = vec![K::ZERO; len];
     let shares: Vec<(K, [u64; 2])> = shares.iter().map(|share| (*share, raw(share))).collect();
     each(
