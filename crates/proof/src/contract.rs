@@ -125,12 +125,16 @@ fn add_rows_plain<const N: usize>(sums: &mut [i64], limbs: [[i32; LIMBS]; N], ro
 
 #[inline(always)]
 fn dots_plain(limbs: [&[i32]; LIMBS], values: &[i32]) -> [i64; LIMBS] {
-    limbs.map(|limbs| {
-        let terms = limbs.iter().zip(values);
-        terms.fold(0i64, |sum, (limb, value)| {
-            sum.wrapping_add(i64::from(*limb).wrapping_mul(i64::from(*value)))
-        })
-    })
+    // Loops rather than closures: a closure would not be compiled for the registers of its caller.
+    let mut sums = [0i64; LIMBS];
+    for l in 0..LIMBS {
+        let limbs = &limbs[l][..values.len()];
+        for t in 0..values.len() {
+            let term = i64::from(limbs[t]).wrapping_mul(i64::from(values[t]));
+            sums[l] = sums[l].wrapping_add(term);
+        }
+    }
+    sums
 }
 
 #[cfg(target_arch = "x86_64")]
