@@ -17,7 +17,7 @@ use crate::codec::{self, CodecError};
 use crate::field::{F, K, log2_ceil};
 use crate::transcript::Transcript;
 
-pub use prover::prove;
+pub use prover::{Memory, prove};
 
 /// The fractions to add.
 pub struct Leaves {
@@ -161,8 +161,12 @@ impl Halves {
 /// One side of the protocol: the prover computes a message where the verifier reads it.
 trait Side {
     fn root(&mut self) -> (K, K);
-    /// Begins the next level: eq(point, ·) joins its positions, lambda its two sums.
-    fn enter(&mut self, lambda: K, point: &[K]);
+    /// The next level: eq(point, ·) joins its positions, lambda its two sums.
+    fn enter(&mut self, lambda: K, point: &[K]) -> Box<dyn Level + '_>;
+}
+
+/// A level's messages, in order.
+trait Level {
     /// The first variable's polynomial is known at 0 and at 1; its coefficient of X² is missing.
     fn square(&mut self) -> K;
     /// A further variable's polynomial h over eq(z, X): its coefficients of X and X², where
@@ -170,6 +174,7 @@ trait Side {
     fn round(&mut self, claim: K, z: K) -> [K; 2];
     /// Binds the variable.
     fn bind(&mut self, r: K);
+    /// What is left when all variables are bound.
     fn halves(&mut self) -> Halves;
 }
 
@@ -200,7 +205,8 @@ fn schedule(
         return Ok((FractionProof { root, messages }, claim));
     }
 
-    let mut halves = side.halves();
+    // No variables and so no rounds: any lambda will do.
+    let mut halves = side.enter(K::ONE, &[]).halves();
     send("fraction halves", &halves.flat(), transcript, &mut messages);
     if halves.sum() != root {
         return Err(FractionError::WrongRoot);
@@ -243,25 +249,25 @@ fn descend(
 ) -> Option<(Halves, Vec<K>)> {
     // Drawn after both sums' claims, so that a wrong one shows in the combination.
     let lambda = transcript.challenge("fraction lambda");
-    side.enter(lambda, point);
+    let mut level = side.enter(lambda, point);
     let [zero, one] = [0, 1].map(|b| halves.numerators[b] + lambda * halves.denominators[b]);
 
-    let square = side.square();
+    let square = level.square();
     send("fraction square", &[square], transcript, messages);
     let mut r = transcript.challenge("fraction round");
-    side.bind(r);
+    level.bind(r);
     let mut claim = zero + r * (one - zero - square + r * square);
     let mut bound = vec![r];
     for z in point {
-        let [linear, square] = side.round(claim, *z);
+        let [linear, square] = level.round(claim, *z);
         send("fraction round", &[linear, square], transcript, messages);
         r = transcript.challenge("fraction round");
-        side.bind(r);
+        level.bind(r);
         claim += r * (linear + r * square) - *z * (linear + square);
         bound.push(r);
     }
 
-    let below = side.halves();
+    let below = level.halves();
     send("fraction halves", &below.flat(), transcript, messages);
     let (p, q) = below.sum();
     (claim == p + lambda * q).then_some((below, bound))
@@ -284,8 +290,12 @@ impl Side for Reader<'_> {
         self.root
     }
 
-    fn enter(&mut self, _: K, _: &[K]) {}
+    fn enter(&mut self, _: K, _: &[K]) -> Box<dyn Level + '_> {
+        Box::new(self)
+    }
+}
 
+impl Level for &mut Reader<'_> {
     fn square(&mut self) -> K {
         let [square] = self.next();
         square

@@ -2,191 +2,164 @@
 
 use p3_field::PrimeCharacteristicRing;
 
-use super::sumcheck::{Node, Sumcheck};
-use super::{FractionClaim, FractionError, FractionProof, Halves, Leaves, Side, schedule};
-use crate::fast::{self, Sum, Words, element, words};
-use crate::field::{F, K};
+use super::sumcheck::{Given, Node, Ones, Source, Sumcheck};
+use super::{FractionClaim, FractionError, FractionProof, Leaves, Level, Side, schedule};
+use crate::fast::{self, Sum, Words, element};
+use crate::field::K;
 use crate::transcript::Transcript;
 
 /// Below this many sums a second thread costs more than it saves.
 const SUMS_A_THREAD_MIN: usize = 1 << 12;
 
+/// What a prover works in, 32 bytes a leaf; kept from proof to proof, it is fetched from the system once.
+#[derive(Default)]
+pub struct Memory(Vec<Node>);
+
 /// Proves the sum. A leaf whose denominator is zero is an error.
 pub fn prove(
-    leaves: Leaves,
+    leaves: &Leaves,
+    memory: &mut Memory,
     threads: usize,
     transcript: &mut Transcript,
 ) -> Result<(FractionProof, FractionClaim), FractionError> {
     let count = leaves.denominators.len();
-    schedule(count, &mut Prover::new(leaves, threads), transcript)
+    schedule(count, &mut Prover::new(leaves, memory, threads), transcript)
 }
 
-/// The level that a sumcheck runs over.
-enum Level {
-    /// The leaves, where all numerators are one.
-    Ones(Sumcheck<Words>),
-    Nodes(Sumcheck<Node>),
-}
-
-struct Prover {
+struct Prover<'a> {
+    leaves: &'a Leaves,
     threads: usize,
-    /// Taken when their level comes, if all numerators are one.
-    ones: Option<Vec<K>>,
-    /// The levels not yet come to, the root last.
-    levels: Vec<Vec<Node>>,
-    level: Option<Level>,
+    /// All levels but the leaves, the root first. What lies before the level entered is free to work in.
+    nodes: &'a mut [Node],
+    /// Where the levels not yet entered begin in `nodes`, the next one last.
+    levels: Vec<usize>,
 }
 
-impl Prover {
-    fn new(leaves: Leaves, threads: usize) -> Self {
-        let Leaves {
-            numerators,
-            denominators,
-        } = leaves;
-        let mut levels = Vec::new();
-        let mut ones = None;
-        match numerators {
-            None => {
-                if denominators.len() > 1 {
-                    levels.push(sums(&denominators, threads, sum_of_ones, one_over));
-                }
-                ones = Some(denominators);
-            }
-            Some(numerators) => {
-                assert_eq!(numerators.len(), denominators.len());
-                let node = |(p, q): (F, K)| [words(K::from(p)), words(q)];
-                levels.push(numerators.into_iter().zip(denominators).map(node).collect());
-            }
+impl<'a> Prover<'a> {
+    fn new(leaves: &'a Leaves, memory: &'a mut Memory, threads: usize) -> Self {
+        let halve = |len: &usize| (*len > 1).then(|| len.div_ceil(2));
+        let sizes = std::iter::successors(halve(&leaves.denominators.len()), halve);
+        let sizes: Vec<usize> = sizes.collect();
+        let total = sizes.iter().sum();
+        if memory.0.len() < total {
+            // Dropped first: what it holds is not worth a copy.
+            memory.0 = Vec::new();
+            memory.0 = vec![Node::default(); total];
         }
-        while let Some(level) = levels.last().filter(|level| level.len() > 1) {
-            levels.push(sums(level, threads, sum, |node| node));
+        let nodes = &mut memory.0[..total];
+
+        let mut levels: Vec<usize> = Vec::with_capacity(sizes.len());
+        for size in sizes {
+            let end = levels.last().copied().unwrap_or(total);
+            let start = end - size;
+            let (above, below) = nodes[start..].split_at_mut(size);
+            match (levels.last(), leaves.numerators.as_deref()) {
+                (Some(_), _) => {
+                    let below_size = levels.len().checked_sub(2).map_or(total, |i| levels[i]) - end;
+                    add_neighbours(&below[..below_size], above, threads, sum, |node| node);
+                }
+                (None, None) => {
+                    let leaves = Ones(&leaves.denominators);
+                    add_neighbours(leaves, above, threads, sum_of_ones, |q| [ONE, q]);
+                }
+                (None, Some(numerators)) => {
+                    let leaves = Given(numerators, &leaves.denominators);
+                    add_neighbours(leaves, above, threads, sum, |node| node);
+                }
+            }
+            levels.push(start);
         }
         Prover {
+            leaves,
             threads,
-            ones,
+            nodes,
             levels,
-            level: None,
         }
-    }
-
-    fn open(&mut self, lambda: K, point: &[K]) {
-        // The last level's memory serves the next, which is about twice its size.
-        let spare = match self.level.take() {
-            Some(Level::Nodes(level)) => level.memory(),
-            _ => [Vec::new(), Vec::new()],
-        };
-        let point = point.to_vec();
-        self.level = match (self.levels.pop(), self.ones.take()) {
-            (Some(nodes), ones) => {
-                self.ones = ones;
-                let level = Sumcheck::new(nodes, spare, lambda, point, self.threads);
-                Some(Level::Nodes(level))
-            }
-            (None, Some(ones)) => {
-                let spare = spare.map(Vec::into_flattened);
-                let level = Sumcheck::new(ones, spare, lambda, point, self.threads);
-                Some(Level::Ones(level))
-            }
-            (None, None) => None,
-        };
     }
 }
 
-impl Side for Prover {
+const ONE: Words = [1, 0];
+
+impl Side for Prover<'_> {
     fn root(&mut self) -> (K, K) {
-        let single = self.ones.as_ref().and_then(|ones| ones.first());
-        match (self.levels.pop().as_deref(), single) {
-            (Some([[p, q]]), _) => (element(*p), element(*q)),
-            (None, Some(q)) => (K::ONE, *q),
+        if self.levels.pop().is_some() {
+            let [p, q] = self.nodes[0];
+            return (element(p), element(q));
+        }
+        match self.leaves.denominators.first() {
+            Some(q) => {
+                let numerators = self.leaves.numerators.as_ref();
+                (numerators.map_or(K::ONE, |p| K::from(p[0])), *q)
+            }
             // No leaves: the tail alone.
-            _ => (K::ZERO, K::ONE),
+            None => (K::ZERO, K::ONE),
         }
     }
 
-    fn enter(&mut self, lambda: K, point: &[K]) {
-        self.open(lambda, point);
-    }
-
-    fn square(&mut self) -> K {
-        match self.level.as_mut().expect("a level was entered") {
-            Level::Ones(level) => level.square(),
-            Level::Nodes(level) => level.square(),
+    fn enter(&mut self, lambda: K, point: &[K]) -> Box<dyn Level + '_> {
+        let threads = self.threads;
+        if let Some(start) = self.levels.pop() {
+            let end = self.levels.last().copied().unwrap_or(self.nodes.len());
+            let (free, level) = self.nodes[..end].split_at_mut(start);
+            return Box::new(Sumcheck::new(&*level, free, lambda, point, threads));
         }
-    }
-
-    fn round(&mut self, claim: K, z: K) -> [K; 2] {
-        match self.level.as_mut().expect("a level was entered") {
-            Level::Ones(level) => level.round(claim, z),
-            Level::Nodes(level) => level.round(claim, z),
-        }
-    }
-
-    fn bind(&mut self, r: K) {
-        match self.level.as_mut().expect("a level was entered") {
-            Level::Ones(level) => level.bind(r),
-            Level::Nodes(level) => level.bind(r),
-        }
-    }
-
-    fn halves(&mut self) -> Halves {
-        if self.level.is_none() {
-            // The root's two halves need no sumcheck, and so no lambda.
-            self.open(K::ONE, &[]);
-        }
-        let pair = match self.level.as_mut().expect("a level was entered") {
-            Level::Ones(level) => level.halves(),
-            Level::Nodes(level) => level.halves(),
-        };
-        Halves {
-            numerators: pair.map(|fraction| fraction.0),
-            denominators: pair.map(|fraction| fraction.1),
+        let q = self.leaves.denominators.as_slice();
+        match self.leaves.numerators.as_deref() {
+            None => {
+                let free = self.nodes.as_flattened_mut();
+                Box::new(Sumcheck::new(Ones(q), free, lambda, point, threads))
+            }
+            Some(p) => Box::new(Sumcheck::new(
+                Given(p, q),
+                self.nodes,
+                lambda,
+                point,
+                threads,
+            )),
         }
     }
 }
 
-fn sum(&[[p0, q0], [p1, q1]]: &[Node; 2]) -> Node {
+fn sum([[p0, q0], [p1, q1]]: [Node; 2]) -> Node {
     [
         Sum::product(p0, q1).plus(p1, q0).reduce(),
         Sum::product(q0, q1).reduce(),
     ]
 }
 
-fn sum_of_ones(pair: &[K; 2]) -> Node {
-    let [q0, q1] = pair.map(words);
+fn sum_of_ones([q0, q1]: [Words; 2]) -> Node {
     [fast::add(q0, q1), Sum::product(q0, q1).reduce()]
 }
 
-fn one_over(denominator: K) -> Node {
-    [words(K::ONE), words(denominator)]
-}
-
 /// A level's sums of neighbours. The last of an odd number has the tail beside it, which adds nothing.
-fn sums<R: Copy + Sync>(
-    level: &[R],
+fn add_neighbours<C>(
+    level: impl Source<C>,
+    out: &mut [Node],
     threads: usize,
-    sum: impl Fn(&[R; 2]) -> Node + Sync,
-    alone: impl Fn(R) -> Node,
-) -> Vec<Node> {
-    let (pairs, rest) = level.as_chunks::<2>();
-    let mut out = vec![Node::default(); level.len().div_ceil(2)];
-    let add = |pairs: &[[R; 2]], out: &mut [Node]| {
-        for (pair, out) in pairs.iter().zip(out) {
-            *out = sum(pair);
+    sum: impl Fn([C; 2]) -> Node + Sync,
+    alone: impl Fn(C) -> Node,
+) {
+    let pairs = level.len() / 2;
+    let (out, last) = out.split_at_mut(pairs);
+    if let [last] = last {
+        let [cell] = level.cells(2 * pairs);
+        *last = alone(cell);
+    }
+    let sum = &sum;
+    let add = move |first: usize, out: &mut [Node]| {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = sum(level.cells(2 * (first + i)));
         }
     };
-    let each = pairs.len().div_ceil(threads.max(1)).max(SUMS_A_THREAD_MIN);
+    let each = pairs.div_ceil(threads.max(1)).max(SUMS_A_THREAD_MIN);
     std::thread::scope(|scope| {
-        let mut parts = pairs.chunks(each).zip(out.chunks_mut(each));
-        let first = parts.next();
-        for (pairs, out) in parts {
-            scope.spawn(move || add(pairs, out));
+        let mut parts = out.chunks_mut(each).enumerate();
+        let own = parts.next();
+        for (i, out) in parts {
+            scope.spawn(move || add(i * each, out));
         }
-        if let Some((pairs, out)) = first {
-            add(pairs, out);
+        if let Some((_, out)) = own {
+            add(0, out);
         }
     });
-    if let [last] = rest {
-        out[pairs.len()] = alone(*last);
-    }
-    out
 }

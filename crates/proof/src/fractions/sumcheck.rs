@@ -5,12 +5,12 @@
 //! memory, the body; the last, which may reach into the tail, is the edge; after it comes the tail, whose
 //! pairs are always 0/1, 0/1. So the hot loops know neither edge nor tail.
 
-use p3_field::{Field, PrimeCharacteristicRing};
+use p3_field::{Field, PrimeCharacteristicRing, PrimeField64};
 
 use crate::fast::{self, Factor, Sum, Words, element, words};
-use crate::field::{K, eq_table};
+use crate::field::{F, K, eq_table};
 
-use super::eq_below;
+use super::{Halves, Level, eq_below};
 
 /// A numerator and a denominator.
 pub(super) type Node = [Words; 2];
@@ -34,9 +34,6 @@ pub(super) struct Twist {
 
 /// One of a body's values. g = p₀q₁ + p₁q₀ + λ·q₀q₁ becomes a short product of two twisted neighbours.
 pub(super) trait Cell: Copy + Send + Sync {
-    /// As it lies in memory before the first variable is bound.
-    type Raw: Copy + Sync;
-    fn load(raw: Self::Raw) -> Self;
     fn minus(self, other: Self) -> Self;
     /// self + r·(one − self)
     fn blend(self, one: Self, r: &Factor) -> Self;
@@ -51,13 +48,6 @@ pub(super) trait Cell: Copy + Send + Sync {
 
 /// p₁ becomes p₁ + λ·q₁: g = p₀q₁ + p₁q₀.
 impl Cell for Node {
-    type Raw = Node;
-
-    #[inline(always)]
-    fn load(raw: Node) -> Node {
-        raw
-    }
-
     #[inline(always)]
     fn minus(self, other: Node) -> Node {
         [fast::sub(self[0], other[0]), fast::sub(self[1], other[1])]
@@ -95,13 +85,6 @@ impl Cell for Node {
 
 /// A body whose numerators are all one, and stay so: q becomes q + 1/λ, and g = λ·q₀q₁ − 1/λ.
 impl Cell for Words {
-    type Raw = K;
-
-    #[inline(always)]
-    fn load(raw: K) -> Words {
-        words(raw)
-    }
-
     #[inline(always)]
     fn minus(self, other: Words) -> Words {
         fast::sub(self, other)
@@ -139,10 +122,58 @@ impl Cell for Words {
     }
 }
 
-pub(super) struct Sumcheck<C: Cell> {
-    raw: Vec<C::Raw>,
+/// Where cells are read from.
+pub(super) trait Source<C>: Copy + Send + Sync {
+    fn len(self) -> usize;
+    fn cells<const N: usize>(self, from: usize) -> [C; N];
+}
+
+impl<C: Copy + Sync> Source<C> for &[C] {
+    fn len(self) -> usize {
+        <[C]>::len(self)
+    }
+
+    #[inline(always)]
+    fn cells<const N: usize>(self, from: usize) -> [C; N] {
+        *self[from..].first_chunk().expect("inside the level")
+    }
+}
+
+/// Leaves whose numerators are all one.
+#[derive(Clone, Copy)]
+pub(super) struct Ones<'a>(pub(super) &'a [K]);
+
+impl Source<Words> for Ones<'_> {
+    fn len(self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn cells<const N: usize>(self, from: usize) -> [Words; N] {
+        self.0.cells::<N>(from).map(words)
+    }
+}
+
+/// Leaves with their numerators, both of one length.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a>(pub(super) &'a [F], pub(super) &'a [K]);
+
+impl Source<Node> for Given<'_> {
+    fn len(self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn cells<const N: usize>(self, from: usize) -> [Node; N] {
+        let (p, q) = (self.0.cells::<N>(from), self.1.cells::<N>(from));
+        std::array::from_fn(|i| [[p[i].as_canonical_u64(), 0], words(q[i])])
+    }
+}
+
+pub(super) struct Sumcheck<'a, C, S> {
+    raw: S,
     /// The body lies in `raw`, then in these by turns.
-    buffers: [Vec<C>; 2],
+    buffers: [&'a mut [C]; 2],
     folds: usize,
     /// Pairs of the body.
     pairs: usize,
@@ -155,15 +186,9 @@ pub(super) struct Sumcheck<C: Cell> {
     threads: usize,
 }
 
-impl<C: Cell> Sumcheck<C> {
-    /// `spare` must hold a half and a quarter of the level.
-    pub(super) fn new(
-        raw: Vec<C::Raw>,
-        spare: [Vec<C>; 2],
-        lambda: K,
-        point: Vec<K>,
-        threads: usize,
-    ) -> Self {
+impl<'a, C: Cell, S: Source<C>> Sumcheck<'a, C, S> {
+    /// Works in `memory`, which must hold three quarters of the level.
+    pub(super) fn new(raw: S, memory: &'a mut [C], lambda: K, point: &[K], threads: usize) -> Self {
         let inverse = lambda
             .try_inverse()
             .expect("a challenge is zero once in 2^128");
@@ -174,75 +199,33 @@ impl<C: Cell> Sumcheck<C> {
             shift: words(inverse),
         };
         let pairs = raw.len().div_ceil(2) - 1;
-        let one = |raw: C::Raw| C::untwist(C::twist([C::load(raw); 2], &twist), &twist)[0];
-        let second = raw.get(2 * pairs + 1).map_or(TAIL[1], |raw| one(*raw));
-        let edge = [one(raw[2 * pairs]), second];
+        let one = |i| {
+            let [cell] = raw.cells(i);
+            C::untwist(C::twist([cell; 2], &twist), &twist)[0]
+        };
+        let edge = match raw.len() % 2 {
+            0 => [one(2 * pairs), one(2 * pairs + 1)],
+            _ => [one(2 * pairs), TAIL[1]],
+        };
+        let (half, quarter) = memory.split_at_mut(pairs / 2 * 2);
         Sumcheck {
             raw,
-            buffers: spare,
+            buffers: [half, quarter],
             folds: 0,
             pairs,
             edge,
             twist,
-            point,
+            point: point.to_vec(),
             pending: None,
             threads,
         }
     }
 
-    /// The first message: the coefficient of X² of Σ_y eq(point, y)·g(X, y).
-    pub(super) fn square(&mut self) -> K {
-        let raw = &self.raw[..self.pairs / 2 * 4];
-        // Nothing is written: the output has no size.
-        let none = &mut vec![(); self.pairs / 2];
-        let sums = walk(
-            raw,
-            none,
-            &self.point,
-            self.threads,
-            |raw: &[_; 4], _: &mut [(); 1]| {
-                let [a, b, c, d] = raw.map(C::load);
-                let difference = C::twist_difference([c.minus(a), d.minus(b)], &self.twist);
-                [Words::default(), C::product(difference)]
-            },
-        );
-        self.with_edge(sums, 0)[1]
-    }
-
-    /// The next message: the coefficients of X and X² of h = Σ_y eq(rest, y)·g(X, y).
-    pub(super) fn round(&mut self, claim: K, z: K) -> [K; 2] {
-        let sums = self.fold();
-        let [constant, square] = self.with_edge(sums, self.folds);
-        // (1 − z)·h(0) + z·h(1) = h(0) + z·(linear + square) is the claim.
-        let inverse = z.try_inverse().expect("a challenge is zero once in 2^128");
-        [(claim - constant) * inverse - square, square]
-    }
-
-    pub(super) fn bind(&mut self, r: K) {
-        self.pending = Some(r);
-    }
-
-    /// What is left when all variables are bound.
-    pub(super) fn halves(&mut self) -> Pair {
-        let _ = self.fold();
-        assert_eq!(self.pairs, 0, "one pair is left");
-        self.edge
-    }
-
-    /// Hands memory of one level and of half a level on.
-    pub(super) fn memory(self) -> [Vec<C>; 2]
-    where
-        C: Cell<Raw = C>,
-    {
-        let [half, _] = self.buffers;
-        [self.raw, half]
-    }
-
-    /// The body's pair `i` before the tail's or the edge's fold.
+    /// The body's pair `i`.
     fn pair(&self, i: usize) -> Pair {
         let cells = match self.folds {
-            0 => C::twist([0, 1].map(|b| C::load(self.raw[2 * i + b])), &self.twist),
-            folds => [0, 1].map(|b| self.buffers[(folds - 1) % 2][2 * i + b]),
+            0 => C::twist(self.raw.cells(2 * i), &self.twist),
+            folds => (&*self.buffers[(folds - 1) % 2]).cells(2 * i),
         };
         C::untwist(cells, &self.twist)
     }
@@ -267,14 +250,14 @@ impl<C: Cell> Sumcheck<C> {
             (blend(zero[b].0, one[b].0), blend(zero[b].1, one[b].1))
         });
         let r = Factor::new(r);
-        let pairs = self.pairs / 2;
+        self.pairs /= 2;
         let rest = self.point.get(self.folds + 1..).unwrap_or_default();
         let (twist, threads) = (&self.twist, self.threads);
         let [first, second] = &mut self.buffers;
         let sums = match self.folds {
             0 => {
-                let (raw, out) = (&self.raw[..4 * pairs], &mut first[..2 * pairs]);
-                fold(raw, out, rest, threads, &r, C::load, |pair| {
+                let out = &mut first[..2 * self.pairs];
+                fold(self.raw, out, rest, threads, &r, |pair| {
                     C::twist(pair, twist)
                 })
             }
@@ -283,18 +266,17 @@ impl<C: Cell> Sumcheck<C> {
                     0 => (second, first),
                     _ => (first, second),
                 };
-                let (from, to) = (&from[..4 * pairs], &mut to[..2 * pairs]);
-                fold(from, to, rest, threads, &r, |cell| cell, |pair| pair)
+                let out = &mut to[..2 * self.pairs];
+                fold(&**from, out, rest, threads, &r, |pair| pair)
             }
         };
-        self.pairs = pairs;
         self.folds += 1;
         sums
     }
 
     /// Adds the edge's group and the tail to the body's sums.
-    fn with_edge(&self, sums: [K; 2], bound: usize) -> [K; 2] {
-        let rest = &self.point[bound..];
+    fn with_edge(&self, sums: [K; 2]) -> [K; 2] {
+        let rest = &self.point[self.folds..];
         let groups = self.pairs / 2;
         let (before, after) = (eq_below(rest, groups), eq_below(rest, groups + 1));
         let weight = after - before;
@@ -311,70 +293,91 @@ impl<C: Cell> Sumcheck<C> {
     }
 }
 
-/// Folds four cells a new pair into `out`; the last of an odd number of pairs has no group to be summed in.
-fn fold<R: Copy + Sync, C: Cell>(
-    from: &[R],
+impl<C: Cell, S: Source<C>> Level for Sumcheck<'_, C, S> {
+    fn square(&mut self) -> K {
+        // Nothing is written: the output has no size.
+        let none = &mut vec![(); self.pairs / 2];
+        let (raw, twist) = (self.raw, &self.twist);
+        let sums = walk(none, &self.point, self.threads, |y, _: &mut [(); 1]| {
+            let [a, b, c, d] = raw.cells(4 * y);
+            let difference = C::twist_difference([c.minus(a), d.minus(b)], twist);
+            [Words::default(), C::product(difference)]
+        });
+        self.with_edge(sums)[1]
+    }
+
+    fn round(&mut self, claim: K, z: K) -> [K; 2] {
+        let sums = self.fold();
+        let [constant, square] = self.with_edge(sums);
+        // (1 − z)·h(0) + z·h(1) = h(0) + z·(linear + square) is the claim.
+        let inverse = z.try_inverse().expect("a challenge is zero once in 2^128");
+        [(claim - constant) * inverse - square, square]
+    }
+
+    fn bind(&mut self, r: K) {
+        self.pending = Some(r);
+    }
+
+    fn halves(&mut self) -> Halves {
+        let _ = self.fold();
+        assert_eq!(self.pairs, 0, "one pair is left");
+        Halves {
+            numerators: self.edge.map(|fraction| fraction.0),
+            denominators: self.edge.map(|fraction| fraction.1),
+        }
+    }
+}
+
+/// Folds four cells a new pair into `out`.
+fn fold<C: Cell>(
+    from: impl Source<C>,
     out: &mut [C],
     rest: &[K],
     threads: usize,
     r: &Factor,
-    load: impl Fn(R) -> C + Sync,
     finish: impl Fn([C; 2]) -> [C; 2] + Sync,
 ) -> [K; 2] {
-    let pair = |from: [R; 4]| {
-        let [a, b, c, d] = from.map(&load);
-        finish([a.blend(c, r), b.blend(d, r)])
-    };
+    let pair = |[a, b, c, d]: [C; 4]| finish([a.blend(c, r), b.blend(d, r)]);
+    // The last of an odd number of pairs has no group to be summed in.
     let groups = out.len() / 4;
-    let (from, last_from) = from.split_at(8 * groups);
-    let (out, last_out) = out.split_at_mut(4 * groups);
-    if let ([from], [out]) = (last_from.as_chunks().0, last_out.as_chunks_mut().0) {
-        *out = pair(*from);
+    let (out, last) = out.split_at_mut(4 * groups);
+    if let [last] = last.as_chunks_mut().0 {
+        *last = pair(from.cells(8 * groups));
     }
-    walk(
-        from,
-        out,
-        rest,
-        threads,
-        |from: &[R; 8], out: &mut [C; 4]| {
-            let [a, b, c, d, e, f, g, h] = *from;
-            let (zero, one) = (pair([a, b, c, d]), pair([e, f, g, h]));
-            *out = [zero[0], zero[1], one[0], one[1]];
-            let difference = [one[0].minus(zero[0]), one[1].minus(zero[1])];
-            [C::product(zero), C::product(difference)]
-        },
-    )
+    walk(out, rest, threads, |y, out: &mut [C; 4]| {
+        let [a, b, c, d, e, f, g, h] = from.cells(8 * y);
+        let (zero, one) = (pair([a, b, c, d]), pair([e, f, g, h]));
+        *out = [zero[0], zero[1], one[0], one[1]];
+        let difference = [one[0].minus(zero[0]), one[1].minus(zero[1])];
+        [C::product(zero), C::product(difference)]
+    })
 }
 
-/// Walks groups of N inputs and M outputs: Σ_y eq(rest, y)·visit(y), for the two values that a visit returns.
-fn walk<R: Sync, C: Send, const N: usize, const M: usize>(
-    from: &[R],
+/// Σ_y eq(rest, y)·visit(y), for the two values that a visit returns; it writes its N outputs.
+fn walk<C: Send, const N: usize>(
     out: &mut [C],
     rest: &[K],
     threads: usize,
-    visit: impl Fn(&[R; N], &mut [C; M]) -> [Words; 2] + Sync,
+    visit: impl Fn(usize, &mut [C; N]) -> [Words; 2] + Sync,
 ) -> [K; 2] {
-    let (from, out) = (from.as_chunks::<N>().0, out.as_chunks_mut::<M>().0);
-    if from.is_empty() {
+    let out = out.as_chunks_mut::<N>().0;
+    if out.is_empty() {
         return [K::ZERO; 2];
     }
     let low = LOW_VARIABLES_MAX.min(rest.len());
     let block = 1 << low;
-    let high = eq_table(&rest[low..], from.len().div_ceil(block));
-    let low: Vec<Words> = eq_table(&rest[..low], block)
-        .into_iter()
-        .map(words)
-        .collect();
+    let high = eq_table(&rest[low..], out.len().div_ceil(block));
+    let low = eq_table(&rest[..low], block);
+    let low: &Vec<Words> = &low.into_iter().map(words).collect();
 
     let visit = &visit;
-    let low = &low;
-    let part = move |from: &[[R; N]], out: &mut [[C; M]], high: &[K]| {
-        let blocks = from.chunks(block).zip(out.chunks_mut(block)).zip(high);
+    let part = move |first: usize, out: &mut [[C; N]], high: &[K]| {
         let mut total = [K::ZERO; 2];
-        for ((from, out), high) in blocks {
+        for (i, (out, high)) in out.chunks_mut(block).zip(high).enumerate() {
+            let first = first + i * block;
             let mut sums = [Sum::default(); 2];
-            for ((from, out), low) in from.iter().zip(out).zip(low) {
-                let [zero, square] = visit(from, out);
+            for (j, (out, low)) in out.iter_mut().zip(low).enumerate() {
+                let [zero, square] = visit(first + j, out);
                 sums[0] = sums[0].plus(*low, zero);
                 sums[1] = sums[1].plus(*low, square);
             }
@@ -385,20 +388,19 @@ fn walk<R: Sync, C: Send, const N: usize, const M: usize>(
         total
     };
 
-    let blocks = high
-        .len()
-        .div_ceil(threads.max(1))
-        .max(GROUPS_A_THREAD_MIN.div_ceil(block));
-    let parts = from.chunks(blocks * block);
-    let mut parts = parts
-        .zip(out.chunks_mut(blocks * block))
-        .zip(high.chunks(blocks));
+    let least = GROUPS_A_THREAD_MIN.div_ceil(block);
+    let blocks = high.len().div_ceil(threads.max(1)).max(least);
+    let mut parts = out
+        .chunks_mut(blocks * block)
+        .zip(high.chunks(blocks))
+        .enumerate()
+        .map(|(i, (out, high))| (i * blocks * block, out, high));
     std::thread::scope(|scope| {
-        let first = parts.next();
+        let own = parts.next();
         let others: Vec<_> = parts
-            .map(|((from, out), high)| scope.spawn(move || part(from, out, high)))
+            .map(|(first, out, high)| scope.spawn(move || part(first, out, high)))
             .collect();
-        let mut total = first.map_or([K::ZERO; 2], |((from, out), high)| part(from, out, high));
+        let mut total = own.map_or([K::ZERO; 2], |(first, out, high)| part(first, out, high));
         for other in others {
             let sums = other.join().expect("a part does not panic");
             total = [0, 1].map(|i| total[i] + sums[i]);

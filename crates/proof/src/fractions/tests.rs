@@ -29,19 +29,12 @@ fn given_numerators(count: usize) -> Leaves {
     }
 }
 
-fn copy(leaves: &Leaves) -> Leaves {
-    Leaves {
-        numerators: leaves.numerators.clone(),
-        denominators: leaves.denominators.clone(),
-    }
-}
-
 fn transcript() -> Transcript {
     Transcript::new("fractions test")
 }
 
 fn proven(leaves: &Leaves, threads: usize) -> (FractionProof, FractionClaim) {
-    prove(copy(leaves), threads, &mut transcript()).unwrap()
+    prove(leaves, &mut Memory::default(), threads, &mut transcript()).unwrap()
 }
 
 fn numerator(leaves: &Leaves, i: usize) -> K {
@@ -50,10 +43,10 @@ fn numerator(leaves: &Leaves, i: usize) -> K {
 }
 
 /// The sum is the field's, the claim is the padded vectors' value, and both sides end in one transcript.
-fn check(leaves: &Leaves, threads: usize) {
+fn check(leaves: &Leaves, memory: &mut Memory, threads: usize) {
     let count = leaves.denominators.len();
     let (mut ours, mut theirs) = (transcript(), transcript());
-    let (proof, claim) = prove(copy(leaves), threads, &mut ours).unwrap();
+    let (proof, claim) = prove(leaves, memory, threads, &mut ours).unwrap();
     assert_eq!(verify(count, &proof, &mut theirs), Ok(claim.clone()));
     assert_eq!(ours.challenge("next"), theirs.challenge("next"));
 
@@ -87,9 +80,11 @@ fn check(leaves: &Leaves, threads: usize) {
 
 #[test]
 fn honest_sums_verify_at_every_size() {
+    // One memory for all, so that a proof finds another's remains in it.
+    let memory = &mut Memory::default();
     for count in (0..70).chain([100, 127, 128, 129, 1000, 1023, 1025, 5000]) {
-        check(&ones(count), 1);
-        check(&given_numerators(count), 1);
+        check(&ones(count), memory, 1);
+        check(&given_numerators(count), memory, 1);
     }
 }
 
@@ -97,7 +92,7 @@ fn honest_sums_verify_at_every_size() {
 fn threads_change_nothing() {
     for count in [30_000, 32_768, 40_961, 65_537] {
         for leaves in [ones(count), given_numerators(count)] {
-            check(&leaves, 3);
+            check(&leaves, &mut Memory::default(), 3);
             assert_eq!(proven(&leaves, 1), proven(&leaves, 2));
         }
     }
@@ -159,7 +154,7 @@ fn a_zero_denominator_is_refused_by_both_sides() {
     for count in [1, 2, 5] {
         let mut leaves = ones(count);
         leaves.denominators[count / 2] = K::ZERO;
-        let result = prove(leaves, 1, &mut transcript());
+        let result = prove(&leaves, &mut Memory::default(), 1, &mut transcript());
         assert_eq!(result.map(|_| ()), Err(FractionError::ZeroDenominator));
     }
     // 1/0 + 1/q: all but the check for zero would pass.
@@ -247,6 +242,29 @@ proptest! {
             if let Ok(proof) = FractionProof::read(&mut bytes.as_slice(), leaves) {
                 let _ = verify(leaves, &proof, &mut transcript());
             }
+        }
+    }
+}
+
+/// `cargo test --release -p assay-proof what_a_leaf_costs -- --ignored --nocapture`
+#[test]
+#[ignore = "measures"]
+fn what_a_leaf_costs() {
+    const COUNT: usize = 11_000_000;
+    for (name, leaves) in [("ones", ones(COUNT)), ("given", given_numerators(COUNT))] {
+        let memory = &mut Memory::default();
+        for threads in [1, 2] {
+            let nanoseconds = (0..4).map(|_| {
+                let start = std::time::Instant::now();
+                prove(&leaves, memory, threads, &mut transcript()).unwrap();
+                start.elapsed().as_nanos()
+            });
+            let best = nanoseconds.min().unwrap() / (COUNT as u128 / 10);
+            println!(
+                "{name}, {threads} threads: {}.{} ns a leaf",
+                best / 10,
+                best % 10
+            );
         }
     }
 }
