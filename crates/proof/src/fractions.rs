@@ -17,7 +17,7 @@ use crate::codec::{self, CodecError};
 use crate::field::{F, K, log2_ceil};
 use crate::transcript::Transcript;
 
-pub use prover::{Memory, prove};
+pub use prover::{Memory, prove, prove_in};
 
 /// The fractions to add.
 pub struct Leaves {

@@ -15,10 +15,19 @@ const SUMS_A_THREAD_MIN: usize = 1 << 12;
 #[derive(Default)]
 pub struct Memory(Vec<Node>);
 
-/// Proves the sum. A leaf whose denominator is zero is an error.
+/// Proves a single sum. A leaf whose denominator is zero is an error.
 pub fn prove(
-    leaves: &Leaves,
+    leaves: Leaves,
+    threads: usize,
+    transcript: &mut Transcript,
+) -> Result<(FractionProof, FractionClaim), FractionError> {
+    prove_in(&mut Memory::default(), &leaves, threads, transcript)
+}
+
+/// Proves one of several sums, in the memory that they share.
+pub fn prove_in(
     memory: &mut Memory,
+    leaves: &Leaves,
     threads: usize,
     transcript: &mut Transcript,
 ) -> Result<(FractionProof, FractionClaim), FractionError> {

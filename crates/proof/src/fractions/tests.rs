@@ -34,7 +34,7 @@ fn transcript() -> Transcript {
 }
 
 fn proven(leaves: &Leaves, threads: usize) -> (FractionProof, FractionClaim) {
-    prove(leaves, &mut Memory::default(), threads, &mut transcript()).unwrap()
+    prove_in(&mut Memory::default(), leaves, threads, &mut transcript()).unwrap()
 }
 
 fn numerator(leaves: &Leaves, i: usize) -> K {
@@ -46,7 +46,7 @@ fn numerator(leaves: &Leaves, i: usize) -> K {
 fn check(leaves: &Leaves, memory: &mut Memory, threads: usize) {
     let count = leaves.denominators.len();
     let (mut ours, mut theirs) = (transcript(), transcript());
-    let (proof, claim) = prove(leaves, memory, threads, &mut ours).unwrap();
+    let (proof, claim) = prove_in(memory, leaves, threads, &mut ours).unwrap();
     assert_eq!(verify(count, &proof, &mut theirs), Ok(claim.clone()));
     assert_eq!(ours.challenge("next"), theirs.challenge("next"));
 
@@ -154,7 +154,7 @@ fn a_zero_denominator_is_refused_by_both_sides() {
     for count in [1, 2, 5] {
         let mut leaves = ones(count);
         leaves.denominators[count / 2] = K::ZERO;
-        let result = prove(&leaves, &mut Memory::default(), 1, &mut transcript());
+        let result = prove(leaves, 1, &mut transcript());
         assert_eq!(result.map(|_| ()), Err(FractionError::ZeroDenominator));
     }
     // 1/0 + 1/q: all but the check for zero would pass.
@@ -256,7 +256,7 @@ fn what_a_leaf_costs() {
         for threads in [1, 2] {
             let nanoseconds = (0..4).map(|_| {
                 let start = std::time::Instant::now();
-                prove(&leaves, memory, threads, &mut transcript()).unwrap();
+                prove_in(memory, &leaves, threads, &mut transcript()).unwrap();
                 start.elapsed().as_nanos()
             });
             let best = nanoseconds.min().unwrap() / (COUNT as u128 / 10);
