@@ -13,7 +13,7 @@ use crate::claim::{Claim, ClaimError, Phase, Progress};
 use crate::commit;
 use crate::contract::{RowSums, TokenWeights};
 use crate::field::{F, K, signed};
-use crate::fractions::{self, FractionError, Leaves};
+use crate::fractions::{self, FractionError, Leaves, Memory};
 use crate::functional;
 use crate::matrix::TraceMatrix;
 use crate::products::{self, Factor, Product as Weighted};
@@ -94,10 +94,11 @@ pub(crate) fn argue(
     let look_up = LookUp::draw(&mut t);
     let of = relation.groups.len() as u32 + 1;
     let (mut trees, mut claims) = (Vec::new(), Vec::new());
+    let mut memory = Memory::default();
     for (done, leaves) in relation.groups.iter().enumerate() {
         tell(Phase::Lookup, done as u32, of);
         let leaves = group_leaves(&relation, &look_up, leaves, &trace, threads);
-        let (tree, claim) = fractions::prove(leaves, threads, &mut t)?;
+        let (tree, claim) = fractions::prove_in(&mut memory, &leaves, threads, &mut t)?;
         trees.push(tree);
         claims.push(claim);
     }
@@ -108,7 +109,7 @@ pub(crate) fn argue(
         numerators: Some(counts.iter().map(|n| signed(i64::from(*n))).collect()),
         denominators: keys.into_iter().map(|key| look_up.alpha - key).collect(),
     };
-    let (tree, table_claim) = fractions::prove(leaves, threads, &mut t)?;
+    let (tree, table_claim) = fractions::prove_in(&mut memory, &leaves, threads, &mut t)?;
     trees.push(tree);
     claims.push(table_claim);
 

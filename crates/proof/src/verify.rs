@@ -1,12 +1,16 @@
 //! The verifier: the same schedule as `prove`, with every check named by what it rejects.
 
-use assay_engine::values::Constants;
+use assay_engine::Model;
+use assay_engine::ops::bfp;
+use assay_engine::values::{self, BASE_NORM, Constants};
 use assay_protocol::codec::Reader;
-use assay_protocol::{Statement, TokenId};
+use assay_protocol::sampler::SamplerError;
+use assay_protocol::{Statement, StopReason, TokenId};
 use p3_field::{Field, PrimeCharacteristicRing};
 
 use crate::argument::{self, Instance, Linear, LookUp};
 use crate::claim::{Claim, ClaimError, Key};
+use crate::clear::Clear;
 use crate::commit::{self, OpeningError};
 use crate::field::{K, eq_table, log2_ceil};
 use crate::fractions::{self, FractionClaim, FractionError, eq_below};
@@ -14,7 +18,7 @@ use crate::functional::{self, FunctionalError};
 use crate::products::{self, ProductsError};
 use crate::proof::Proof;
 use crate::relation::Relation;
-use crate::relation::program::{self, RelationError};
+use crate::relation::program::{self, Positions, RelationError};
 use crate::schedule::{self, FormatError, Parts, TooLong, VERSION};
 use crate::weights;
 
@@ -61,6 +65,8 @@ pub enum Rejection {
         chosen: TokenId,
         stated: TokenId,
     },
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
     #[error("wrong end: {0}")]
     WrongEnd(&'static str),
 }
@@ -149,6 +155,73 @@ pub fn verify(
     Ok(Proven {
         statement: *statement,
     })
+}
+
+/// The last activations are the trace's by the final constraint; what they choose must be the answer.
+fn check_choices(
+    model: &Model,
+    claim: &Claim<'_>,
+    clear: &Clear,
+    positions: Positions,
+    threads: usize,
+) -> Result<(), Rejection> {
+    let Positions {
+        first_choice,
+        choices,
+        ..
+    } = positions;
+    let peak = clear.final_norm.peak.as_ref().ok_or(Rejection::Places)?;
+    let exponent = |v: &i64| bfp::exponent(v.abs(), BASE_NORM) as u8;
+    let peaks = &peak.value[first_choice..first_choice + choices];
+    let e: Vec<u8> = peaks.iter().map(exponent).collect();
+    let chosen = values::choices(
+        model,
+        &clear.shown,
+        &e,
+        claim.sampler,
+        first_choice,
+        threads,
+    )?;
+    let pairs = chosen.iter().zip(claim.output).enumerate();
+    for (position, (chosen, stated)) in pairs {
+        if chosen != stated {
+            return Err(Rejection::WrongToken {
+                position,
+                chosen: *chosen,
+                stated: *stated,
+            });
+        }
+    }
+    check_end(model, claim)
+}
+
+/// The answer ends where the statement says it does, as far as token ids tell: a stop string is text, and
+/// held against the text by whoever has the tokenizer.
+fn check_end(model: &Model, claim: &Claim<'_>) -> Result<(), Rejection> {
+    let is_end = |token: &TokenId| model.manifest().is_eos(*token);
+    let (last, before) = match claim.output.split_last() {
+        Some((last, before)) => (last, before),
+        None => return Err(Rejection::WrongEnd("the answer has no token")),
+    };
+    if before.iter().any(is_end) {
+        return Err(Rejection::WrongEnd("the answer goes on after its end"));
+    }
+    let (len, most) = (
+        claim.output.len() as u64,
+        u64::from(claim.sampler.max_tokens),
+    );
+    if len > most {
+        return Err(Rejection::WrongEnd("more tokens than asked for"));
+    }
+    match claim.statement.stop_reason {
+        StopReason::EndOfText if !is_end(last) => {
+            Err(Rejection::WrongEnd("its last token does not end a text"))
+        }
+        StopReason::MaxTokens if len < most => {
+            Err(Rejection::WrongEnd("fewer tokens than asked for"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The sums of all trees are the table's, and each tree's numerators and the table's denominators are what

@@ -16,7 +16,7 @@ use crate::relation::program::{
     Bfp, HeadColumns, LayerColumns, NormColumns, Positions, RelationError, Root, Rounded, Walk,
 };
 use crate::relation::table::{LIMB, VALUES_MAX};
-use crate::relation::{Column, Leaf, Relation, Shift, Sum, sees};
+use crate::relation::{Column, Held, Leaf, Relation, Shift, Sum, sees};
 
 /// Why a statement has no trace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -198,6 +198,21 @@ impl Cells {
         }
     }
 
+    /// A rounded value and what was cut off to hold it within its limit.
+    fn put_held(
+        &mut self,
+        to: Held,
+        remainder: &[(Column, i64)],
+        shift: &Shift,
+        input: impl Fn(usize, usize) -> i64,
+        held: impl Fn(usize, usize) -> i64,
+    ) {
+        let whole = |i: usize, t: usize| rsh(input(i, t), shift.by[t]);
+        self.put(to.value, &held);
+        self.put(to.excess, |i, t| whole(i, t) - held(i, t));
+        self.put_remainder(remainder, shift, &input, whole);
+    }
+
     fn embedding(&mut self, constants: &Constants<'_>, ids: &[u32], to: &Rounded, x: &[i32]) {
         let (t_len, width) = (self.tokens, to.out.rows());
         let mut w = vec![0i16; width];
@@ -279,7 +294,7 @@ impl Cells {
         &mut self,
         constants: &Constants<'_>,
         table: usize,
-        (column, remainder, shift): (Column, &[(Column, i64)], &Shift),
+        (to, remainder, shift): (Held, &[(Column, i64)], &Shift),
         x: &[i32],
         out: &[i16],
     ) {
@@ -298,9 +313,10 @@ impl Cells {
                 }
             }
         }
-        let result = |i: usize, t: usize| i64::from(out[i * n + t]);
-        self.put(column, result);
-        self.put_remainder(remainder, shift, |i, t| turned[i * n + t], result);
+        let input = |i: usize, t: usize| turned[i * n + t];
+        self.put_held(to, remainder, shift, input, |i, t| {
+            i64::from(out[i * n + t])
+        });
     }
 
     fn layer(
@@ -332,10 +348,9 @@ impl Cells {
         self.turned(constants, by.rope, place, q, &values.q13);
         let place = (to.k13, &to.k13_remainder[..], &to.turn[1]);
         self.turned(constants, by.rope, place, k, &values.k13);
-        let out = |i: usize, t: usize| i64::from(values.v12[i * n + t]);
-        self.put(to.v12, out);
         let v = |i: usize, t: usize| i64::from(values.v.z[i * n + t]);
-        self.put_remainder(&to.v12_remainder, &to.cached, v, out);
+        let held = |i: usize, t: usize| i64::from(values.v12[i * n + t]);
+        self.put_held(to.v12, &to.v12_remainder, &to.cached, v, held);
         for (h, head) in to.heads.iter().enumerate() {
             self.head(
                 head,

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::parts::{Beyond, each_part};
-use super::{AttentionValues, Clamped, Constants, F_INNER, LayerConstants, Site};
+use super::parts::each_part;
+use super::{AttentionValues, Constants, LayerConstants};
 use crate::crew::Crew;
-use crate::ops::{QK_MAX, V_MAX, arith::rsh, attention, rope};
+use crate::ops::{attention, rope};
 
 /// Elements of a head whose products fit an i32 together: 128·4095² < 2^31.
 const PIECE: usize = 128;
@@ -14,19 +14,12 @@ const PIECE: usize = 128;
 pub(super) struct Attention<'a> {
     pub(super) constants: &'a Constants<'a>,
     pub(super) layer: &'a LayerConstants<'a>,
-    pub(super) number: usize,
     pub(super) tokens: usize,
 }
 
 impl Attention<'_> {
     /// All heads of q or k, turned to their positions.
-    pub(super) fn turned(
-        &self,
-        crew: &Crew,
-        x: &[i32],
-        fraction: i8,
-        site: Site,
-    ) -> Result<Vec<i16>, Clamped> {
+    pub(super) fn turned(&self, crew: &Crew, x: &[i32], fraction: i8) -> Vec<i16> {
         let (tokens, path) = (self.tokens, crew.path);
         let dim = self.constants.dims.head_dim as usize;
         let frequencies = dim / 2;
@@ -36,9 +29,7 @@ impl Attention<'_> {
                 self.constants.rope(self.layer.rope, position, frequency)
             })
             .collect();
-        let beyond = Beyond::new();
         let mut out = vec![0; x.len()];
-        let shift = 14 + F_INNER - i32::from(fraction);
         each_part(&crew.pool, &mut out, tokens, |row, out| {
             let (head, i) = (row / dim, row % dim);
             let pairs = (0..frequencies).map(|f| self.constants.pairing.indices(f, frequencies));
@@ -51,30 +42,29 @@ impl Attention<'_> {
             let both = of(a).zip(of(b)).zip(table);
             let turned = both.map(|((a, b), at)| rope::turn(*a, *b, *at));
             path.run(|| {
-                let results =
-                    turned.map(|(first, second)| rsh(if i == a { first } else { second }, shift));
-                beyond.write(row, QK_MAX, results, out, |q| q as i16);
+                for (out, (first, second)) in out.iter_mut().zip(turned) {
+                    let turned = if i == a { first } else { second };
+                    *out = rope::quantize(turned, fraction.into());
+                }
             });
         });
-        beyond.found(site, self.number)?;
-        Ok(out)
+        out
     }
 
     /// v as the cache holds it.
-    pub(super) fn cached(&self, crew: &Crew, v: &[i32]) -> Result<Vec<i16>, Clamped> {
+    pub(super) fn cached(&self, crew: &Crew, v: &[i32]) -> Vec<i16> {
         let (tokens, path) = (self.tokens, crew.path);
-        let shift = F_INNER - i32::from(self.layer.fractions.v);
-        let beyond = Beyond::new();
+        let fraction = self.layer.fractions.v.into();
         let mut out = vec![0; v.len()];
         each_part(&crew.pool, &mut out, tokens, |row, out| {
             let v = v[row * tokens..][..tokens].iter();
             path.run(|| {
-                let results = v.map(|v| rsh((*v).into(), shift));
-                beyond.write(row, V_MAX, results, out, |v| v as i16);
+                for (out, v) in out.iter_mut().zip(v) {
+                    *out = attention::quantize_v(*v, fraction);
+                }
             });
         });
-        beyond.found(Site::VCached, self.number)?;
-        Ok(out)
+        out
     }
 
     /// The tokens that see position j.

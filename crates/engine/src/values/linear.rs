@@ -71,12 +71,8 @@ impl Packed {
     }
 }
 
-pub(super) fn linear(
-    crew: &Crew,
-    by: &LinearConstants<'_>,
-    input: &Packed,
-    (site, layer): (Site, usize),
-) -> Result<LinearValues, Clamped> {
+/// The raw sums: row r of token t at `r·tokens + t`.
+pub(super) fn accumulated(crew: &Crew, by: &LinearConstants<'_>, input: &Packed) -> Vec<i32> {
     let (tokens, path) = (input.tokens, crew.path);
     let mut acc = vec![0; by.rows * tokens];
     each_part(
@@ -92,6 +88,17 @@ pub(super) fn linear(
             input.multiply(path, &w[..acc.len() / tokens * by.cols], acc);
         },
     );
+    acc
+}
+
+pub(super) fn linear(
+    crew: &Crew,
+    by: &LinearConstants<'_>,
+    input: &Packed,
+    (site, layer): (Site, usize),
+) -> Result<LinearValues, Clamped> {
+    let (tokens, path) = (input.tokens, crew.path);
+    let acc = accumulated(crew, by, input);
     let shifts = Shifts::new(input.e.iter().map(|e| by.shift - i32::from(*e)));
     let beyond = Beyond::new();
     let mut z = vec![0; acc.len()];

@@ -6,6 +6,7 @@
 //! is one row; "per vector and token" is a row a vector.
 
 mod attention;
+mod choices;
 mod constants;
 mod linear;
 mod norm;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use crate::run::RunError;
 
+pub use choices::choices;
 pub use constants::{
     BASE_MIX, BASE_MLP, BASE_NORM, Constants, F_INNER, GemmaConstants, LayerConstants,
     LinearConstants, NormConstants, PANEL,
@@ -85,7 +87,7 @@ pub struct LayerValues {
     pub v: LinearValues,
     /// Gemma's, of q and k.
     pub head_norms: Option<[NormValues<FixedValues>; 2]>,
-    /// After RoPE.
+    /// After RoPE, within 13 bits as the cache holds them; v within 12.
     pub q13: Vec<i16>,
     pub k13: Vec<i16>,
     pub v12: Vec<i16>,
@@ -118,9 +120,6 @@ pub enum Site {
     Q,
     K,
     V,
-    QTurned,
-    KTurned,
-    VCached,
     O,
     Middle,
     Gate,

@@ -87,7 +87,6 @@ impl<'a> Pass<'a> {
         let attention = Attention {
             constants,
             layer: by,
-            number,
             tokens,
         };
 
@@ -103,9 +102,9 @@ impl<'a> Pass<'a> {
             Some([q, k]) => [&q.y, &k.y],
             None => [&q.z, &k.z],
         };
-        let q13 = attention.turned(crew, q_heads, by.fractions.q, Site::QTurned)?;
-        let k13 = attention.turned(crew, k_heads, by.fractions.k, Site::KTurned)?;
-        let v12 = attention.cached(crew, &v.z)?;
+        let q13 = attention.turned(crew, q_heads, by.fractions.q);
+        let k13 = attention.turned(crew, k_heads, by.fractions.k);
+        let v12 = attention.cached(crew, &v.z);
         let shares = attention.shares(crew, &q13, &k13);
         let mix = attention.mix(crew, &shares.p, &v12);
         let wide: Vec<i64> = mix.iter().map(|mix| (*mix).into()).collect();

@@ -244,6 +244,23 @@ fn limb_widths(widths: &[u8], limb: usize) -> Vec<u8> {
     widths.iter().map(width).collect()
 }
 
+/// A value within its limit, and what was cut off to hold it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub value: Column,
+    pub excess: Column,
+}
+
+impl Held {
+    /// The value before it was held.
+    pub fn whole(self) -> Sum {
+        Sum {
+            terms: vec![(self.value, 1), (self.excess, 1)],
+            constant: 0,
+        }
+    }
+}
+
 /// What a rounding shift needs by position: `rsh(v, s)·down + remainder = v·up + half`.
 #[derive(Debug, Clone)]
 pub struct Shift {
@@ -317,6 +334,14 @@ impl Relation {
         let column = self.column(name, rows);
         self.look_up(Tag::Within(limit), &[column]);
         column
+    }
+
+    /// A value held within ±limit, and what was cut off: the table has one pair for each sum.
+    fn held(&mut self, names: [&'static str; 2], rows: usize, limit: u32) -> Held {
+        let value = self.column(names[0], rows);
+        let excess = self.column(names[1], rows);
+        self.look_up(Tag::Held(limit), &[value, excess]);
+        Held { value, excess }
     }
 
     /// Values in two limbs: `lo + 2^16·hi − offset`, hi in [0, high).

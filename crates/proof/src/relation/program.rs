@@ -11,8 +11,8 @@ use p3_field::PrimeCharacteristicRing;
 
 use super::table::{Table, Tag};
 use super::{
-    Angle, ByRow, ByToken, Column, Known, Leaf, ONES, Product, Relation, Shift, Sum, Tags, Term,
-    cell, cells, public, sees,
+    Angle, ByRow, ByToken, Column, Held, Known, Leaf, ONES, Product, Relation, Shift, Sum, Tags,
+    Term, cell, cells, public, sees,
 };
 use crate::clear::{Clear, LayerClear, NormClear, Peak};
 use crate::field::{F, signed};
@@ -90,11 +90,11 @@ pub struct LayerColumns {
     pub q: Rounded,
     pub k: Rounded,
     pub v: Rounded,
-    pub q13: Column,
+    pub q13: Held,
     pub q13_remainder: Vec<(Column, i64)>,
-    pub k13: Column,
+    pub k13: Held,
     pub k13_remainder: Vec<(Column, i64)>,
-    pub v12: Column,
+    pub v12: Held,
     pub v12_remainder: Vec<(Column, i64)>,
     pub turn: [Shift; 2],
     pub cached: Shift,
@@ -341,11 +341,13 @@ impl Walk<'_> {
         })
     }
 
-    /// A head's turn by its position's angles, at Q.26, rounded to the layer's fraction.
-    fn turned(&mut self, input: &Sum, table: usize, shift: &Shift) -> (Column, Vec<(Column, i64)>) {
+    /// A head's turn by its position's angles, at Q.26, rounded to the layer's fraction and held within 13
+    /// bits: the one place, with v's, where values leave their limits on some prompts.
+    fn turned(&mut self, input: &Sum, table: usize, shift: &Shift) -> (Held, Vec<(Column, i64)>) {
         let dim = self.constants.dims.head_dim as usize;
         let r = &mut self.relation;
-        let out = r.small("turned", input.rows(), ops::QK_MAX as u32);
+        let names = ["turned", "turned.excess"];
+        let out = r.held(names, input.rows(), ops::QK_MAX as u32);
         let remainder = r.remainder(input.rows(), shift);
         for head in 0..input.rows() / dim {
             let part = |column: Column, second: bool| {
@@ -375,7 +377,7 @@ impl Walk<'_> {
                         angle,
                     });
                 }
-                let out = Sum::from(out).map(|column| part(column, second));
+                let out = out.whole().map(|column| part(column, second));
                 let remainder: Vec<_> = remainder
                     .iter()
                     .map(|(column, k)| (part(*column, second), *k))
@@ -408,18 +410,18 @@ impl Walk<'_> {
         let f = by.fractions;
         let turn = |walk: &mut Self, f: i8| {
             let by = walk.constant(26 - i32::from(f));
-            walk.shift("RoPE", by, 13)
+            walk.shift("RoPE", by, 17)
         };
         let turn = [turn(self, f.q)?, turn(self, f.k)?];
         let (q13, q13_remainder) = self.turned(&q_in, by.rope, &turn[0]);
         let (k13, k13_remainder) = self.turned(&k_in, by.rope, &turn[1]);
         let cached = self.constant(12 - i32::from(f.v));
-        let cached = self.shift("v", cached, 12)?;
+        let cached = self.shift("v", cached, 17)?;
         let r = &mut self.relation;
-        let v12 = r.small("v12", v.out.rows(), ops::V_MAX as u32);
+        let v12 = r.held(["v12", "v12.excess"], v.out.rows(), ops::V_MAX as u32);
         let v12_remainder = r.remainder(v.out.rows(), &cached);
         let input = cells(&v.out, F::ONE, None, cached.up);
-        r.rounded("v", input, &v12.into(), &v12_remainder, &cached);
+        r.rounded("v", input, &v12.whole(), &v12_remainder, &cached);
 
         let csh = self.constant(by.csh);
         let distance = self.shift("distance", csh, 18)?;
@@ -438,13 +440,13 @@ impl Walk<'_> {
                 max: &clear.max[range.clone()],
                 sum: &clear.sum[range],
             };
-            let query = q13.slice(head * dim, dim);
-            let key = k13.slice(head / group * dim, dim);
+            let query = q13.value.slice(head * dim, dim);
+            let key = k13.value.slice(head / group * dim, dim);
             let columns = self.head(by.window, clear, query, key, &distance, &share)?;
             let r = &mut self.relation;
             r.products.push(Product::Mix {
                 share: columns.share,
-                value: v12.slice(head / group * dim, dim),
+                value: v12.value.slice(head / group * dim, dim),
             });
             let mixed = Term::Product {
                 product: r.products.len() - 1,

@@ -30,6 +30,8 @@ pub enum Tag {
     Within(u32),
     /// One value in [−2^(bits−1), 2^(bits−1)).
     Signed(u32),
+    /// (v, x): v a value held within ±limit, x what was cut off.
+    Held(u32),
     /// (d, e): e the exponential at a distance of d.
     Exp,
     /// (d, 0) for d of either sign: a cell that the query does not see.
@@ -42,6 +44,8 @@ pub enum Tag {
 const LENGTHS: [u32; 4] = [4095, 511, 2047, 31];
 const LIMITS: [u32; 2] = [2047, 4095];
 const SIGNED: [u32; 1] = [16];
+/// Values of 17 bits are held within a limit: sixteen times the wider one.
+const HELD_BITS: u32 = 17;
 
 impl Tag {
     pub fn number(self) -> u32 {
@@ -50,6 +54,7 @@ impl Tag {
             Tag::Below(len) => 1 << 16 | len,
             Tag::Within(limit) => 3 << 16 | limit,
             Tag::Signed(bits) => 1 << 17 | bits,
+            Tag::Held(limit) => 5 << 16 | limit,
             Tag::Exp => 1 << 18,
             Tag::Unseen => 1 << 18 | 1,
             Tag::Act => 1 << 18 | 2,
@@ -61,6 +66,7 @@ impl Tag {
             Tag::Bits(bits) | Tag::Signed(bits) => bits,
             Tag::Below(len) => u32::BITS - (len - 1).leading_zeros(),
             Tag::Within(limit) => u32::BITS - (2 * limit).leading_zeros(),
+            Tag::Held(_) => HELD_BITS,
             Tag::Exp => EXP_BITS,
             Tag::Unseen => UNSEEN_BITS,
             Tag::Act => 21,
@@ -82,6 +88,7 @@ impl Table {
     /// `exp` and `act` are the model's tables (256 and 65,536 entries).
     pub fn new(exp: &[u16], act: &[u16]) -> Table {
         let mut tags = vec![Tag::Act, Tag::Unseen, Tag::Exp];
+        tags.extend(LIMITS.map(Tag::Held));
         tags.extend(SIGNED.map(Tag::Signed));
         tags.extend((0..=LIMB).map(Tag::Bits));
         tags.extend(LENGTHS.map(Tag::Below));
@@ -140,6 +147,11 @@ impl Table {
                 [(at - limit).min(limit), 0, 0]
             }
             Tag::Signed(bits) => [at - (1 << (bits - 1)), 0, 0],
+            Tag::Held(limit) => {
+                let (v, limit) = (at - (1 << (HELD_BITS - 1)), i64::from(limit));
+                let held = v.clamp(-limit, limit);
+                [held, v - held, 0]
+            }
             Tag::Exp => [at, self.exponential(at), 0],
             Tag::Unseen => [at - (1 << (UNSEEN_BITS - 1)), 0, 0],
             Tag::Act => {
@@ -158,6 +170,7 @@ impl Table {
             Tag::Bits(_) | Tag::Below(_) | Tag::Exp => values[0],
             Tag::Within(limit) => values[0] + i64::from(limit),
             Tag::Signed(bits) => values[0] + (1 << (bits - 1)),
+            Tag::Held(_) => values[0] + values[1] + (1 << (HELD_BITS - 1)),
             Tag::Unseen => values[0] + (1 << (UNSEEN_BITS - 1)),
             Tag::Act => (values[0] + ACT_HIGH) * ACT_LOW + values[1],
         };
@@ -230,6 +243,16 @@ impl Table {
                 let weights = eq_table(point, 1 << tag.bits());
                 let term = |(at, w): (usize, &K)| *w * signed(self.tuple(tag, at)[0]);
                 [weights.iter().enumerate().map(term).sum(), zero, zero]
+            }
+            Tag::Held(_) => {
+                let weights = eq_table(point, 1 << HELD_BITS);
+                let term = |(at, w): (usize, &K)| *w * signed(self.tuple(tag, at)[0]);
+                let held = weights.iter().enumerate().map(term).sum();
+                [
+                    held,
+                    place(point) - F::from_u64(1 << (HELD_BITS - 1)) - held,
+                    zero,
+                ]
             }
             Tag::Exp => {
                 // 16 octaves hold all that is not 0.
@@ -321,6 +344,12 @@ mod tests {
         found(Tag::Within(4095), &[4095], true);
         found(Tag::Within(4095), &[4096], false);
         found(Tag::Within(4095), &[-4096], false);
+        found(Tag::Held(4095), &[-17, 0], true);
+        found(Tag::Held(4095), &[4095, 61_440], true);
+        found(Tag::Held(4095), &[4095, 61_441], false);
+        found(Tag::Held(4095), &[-4095, 1], false);
+        found(Tag::Held(4095), &[-4095, -1], true);
+        found(Tag::Held(4095), &[5, 1], false);
         found(Tag::Exp, &[0, 32_768], true);
         found(Tag::Exp, &[0, 32_767], false);
         found(Tag::Exp, &[4096, 0], true);
