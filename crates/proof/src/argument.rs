@@ -35,6 +35,10 @@ pub(crate) struct LookUp {
     pub(crate) gamma: K,
 }
 
+/// Work before the look-up's challenges, in bits: who tries other traces for luckier ones pays for each try.
+/// All look-ups of a proof hang on one draw, the largest error of the argument over K.
+pub(crate) const LOOK_UP_WORK: u32 = 12;
+
 impl LookUp {
     pub(crate) fn draw(t: &mut Transcript) -> LookUp {
         LookUp {

@@ -20,6 +20,7 @@ pub mod revealed;
 pub mod rounds;
 mod schedule;
 pub mod security;
+mod soundness;
 pub mod transcript;
 mod verify;
 mod weights;

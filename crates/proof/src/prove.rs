@@ -8,7 +8,7 @@ use assay_engine::values::Constants;
 use assay_protocol::codec::Writer;
 use p3_field::PrimeCharacteristicRing;
 
-use crate::argument::{self, Instance, Linear, LookUp};
+use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp};
 use crate::claim::{Claim, ClaimError, Phase, Progress};
 use crate::commit;
 use crate::contract::{RowSums, TokenWeights};
@@ -91,6 +91,7 @@ pub(crate) fn argue(
         &commitment,
     );
 
+    let nonce = t.work(LOOK_UP_WORK);
     let look_up = LookUp::draw(&mut t);
     let of = relation.groups.len() as u32 + 1;
     let (mut trees, mut claims) = (Vec::new(), Vec::new());
@@ -140,6 +141,7 @@ pub(crate) fn argue(
     out.bytes(&clear_bytes);
     let parts = Parts {
         commitment,
+        nonce,
         trees,
         claimed,
         products,

@@ -9,7 +9,7 @@ use crate::claim::Claim;
 use crate::clear::{Clear, ClearShape};
 use crate::codec;
 use crate::commit::{self, Commitment};
-use crate::field::K;
+use crate::field::{F, K};
 use crate::fractions::FractionProof;
 use crate::functional::FunctionalProof;
 use crate::products::ProductsProof;
@@ -103,6 +103,8 @@ pub(crate) fn begin(
 /// A proof's parts behind its values in the clear.
 pub(crate) struct Parts {
     pub(crate) commitment: Commitment,
+    /// Of the work before the look-ups' challenges.
+    pub(crate) nonce: F,
     /// One a group of look-ups, and the table's.
     pub(crate) trees: Vec<FractionProof>,
     /// The values of the products at the constraints' point.
@@ -158,6 +160,7 @@ impl Parts {
     pub(crate) fn write(&self, out: &mut Writer) {
         out.b256(&self.commitment.0.into());
         let mut elements = Vec::new();
+        codec::write_base(&mut elements, self.nonce);
         for tree in &self.trees {
             tree.write(&mut elements);
         }
@@ -171,6 +174,7 @@ impl Parts {
     pub(crate) fn read(relation: &Relation, from: &mut Reader<'_>) -> Result<Parts, FormatError> {
         let commitment = Commitment(from.b256()?.0);
         let mut elements = from.bytes_max(crate::Proof::BYTES_MAX)?;
+        let nonce = codec::read_base(&mut elements)?;
         let trees = tree_sizes(relation)
             .into_iter()
             .map(|leaves| FractionProof::read(&mut elements, leaves))
@@ -179,6 +183,7 @@ impl Parts {
         codec::finish(elements)?;
         Ok(Parts {
             commitment,
+            nonce,
             trees,
             claimed,
             products: ProductsProof::read(&product_lens(relation), from)?,

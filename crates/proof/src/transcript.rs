@@ -1,7 +1,9 @@
 //! The typed transcript: what both sides absorb, and the challenges that follow from it. Every absorption
 //! carries its label and its length, so that no two sequences of absorptions share their bytes.
 
-use p3_challenger::{CanObserve, FieldChallenger, HashChallenger, SerializingChallenger64};
+use p3_challenger::{
+    CanObserve, FieldChallenger, GrindingChallenger, HashChallenger, SerializingChallenger64,
+};
 use p3_field::BasedVectorSpace;
 use p3_keccak::Keccak256Hash;
 
@@ -59,6 +61,16 @@ impl Transcript {
     /// A point of this many variables.
     pub fn point(&mut self, label: &str, variables: usize) -> Vec<K> {
         (0..variables).map(|_| self.challenge(label)).collect()
+    }
+
+    /// Finds a nonce after which the transcript shows that many bits of work.
+    pub fn work(&mut self, bits: u32) -> F {
+        self.challenger.grind(bits as usize)
+    }
+
+    /// Whether the nonce shows that work; absorbs it either way.
+    pub fn worked(&mut self, bits: u32, nonce: F) -> bool {
+        self.challenger.check_witness(bits as usize, nonce)
     }
 
     /// For the commitment scheme's own messages.

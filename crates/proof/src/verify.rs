@@ -8,7 +8,7 @@ use assay_protocol::sampler::SamplerError;
 use assay_protocol::{Statement, StopReason, TokenId};
 use p3_field::{Field, PrimeCharacteristicRing};
 
-use crate::argument::{self, Instance, Linear, LookUp};
+use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp};
 use crate::claim::{Claim, ClaimError, Key};
 use crate::clear::Clear;
 use crate::commit::{self, OpeningError};
@@ -20,12 +20,16 @@ use crate::proof::Proof;
 use crate::relation::Relation;
 use crate::relation::program::{self, Positions, RelationError};
 use crate::schedule::{self, FormatError, Parts, TooLong, VERSION};
+use crate::security::Security;
+use crate::soundness::soundness;
 use crate::weights;
 
 /// What a proof shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven {
     pub statement: Statement,
+    /// How likely a false proof would have passed.
+    pub security: Security,
 }
 
 /// Why a proof is not accepted.
@@ -39,6 +43,8 @@ pub enum Rejection {
     Format(#[from] FormatError),
     #[error(transparent)]
     Relation(#[from] RelationError),
+    #[error("look-ups: the nonce does not show the work that is asked for")]
+    Nonce,
     #[error("look-ups: {0}")]
     Tree(#[from] FractionError),
     #[error("look-ups: what is looked up is not what the table has")]
@@ -104,6 +110,9 @@ pub fn verify(
         clear_bytes,
         &parts.commitment,
     );
+    if !t.worked(LOOK_UP_WORK, parts.nonce) {
+        return Err(Rejection::Nonce);
+    }
     let look_up = LookUp::draw(&mut t);
     let mut trees = Vec::new();
     for (leaves, tree) in schedule::tree_sizes(&relation)
@@ -154,6 +163,7 @@ pub fn verify(
     )?;
     Ok(Proven {
         statement: *statement,
+        security: soundness(&relation),
     })
 }
 
