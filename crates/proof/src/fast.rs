@@ -28,7 +28,7 @@ pub(crate) fn element(value: Words) -> K {
 /// ε where a word has passed 2^64.
 #[inline(always)]
 fn wrapped(carry: bool) -> u64 {
-    u64::from(0u32.wrapping_sub(u32::from(carry)))
+    std::hint::select_unpredictable(carry, EPSILON, 0)
 }
 
 /// Only where both words lie within 2^32 of the wrong end of the range: never taken in practice, so a branch
@@ -91,26 +91,28 @@ impl Wide {
         Wide { sum, carries }
     }
 
+    /// a·b + c, which stays below 2^128.
     #[inline(always)]
-    fn plus_word(self, a: u64) -> Wide {
-        let (sum, over) = self.sum.overflowing_add(u128::from(a));
-        let carries = self.carries.wrapping_add(u64::from(over));
-        Wide { sum, carries }
+    fn product_plus(a: u64, b: u64, c: u64) -> Wide {
+        Wide {
+            sum: (u128::from(a) * u128::from(b)).wrapping_add(u128::from(c)),
+            carries: 0,
+        }
     }
 
     /// self + 7·other.
     #[inline(always)]
     fn plus_seven(self, other: Wide) -> Wide {
-        let low = (other.sum & u128::from(u64::MAX)) * 7;
-        let high = (other.sum >> 64) * 7 + (low >> 64);
-        let product = high << 64 | low & u128::from(u64::MAX);
-        let (sum, over) = self.sum.overflowing_add(product);
-        let carries = other
-            .carries
-            .wrapping_mul(7)
-            .wrapping_add((high >> 64) as u64);
-        let carries = carries.wrapping_add(self.carries.wrapping_add(u64::from(over)));
-        Wide { sum, carries }
+        let half = |wide: u128| (wide as u64, (wide >> 64) as u64);
+        let ((a0, a1), (b0, b1)) = (half(self.sum), half(other.sum));
+        let low = u128::from(b0).wrapping_mul(7).wrapping_add(u128::from(a0));
+        let high = u128::from(b1).wrapping_mul(7).wrapping_add(u128::from(a1));
+        let high = high.wrapping_add(low >> 64);
+        let carries = other.carries.wrapping_mul(7).wrapping_add(self.carries);
+        Wide {
+            sum: high << 64 | u128::from(low as u64),
+            carries: carries.wrapping_add((high >> 64) as u64),
+        }
     }
 
     /// With 2^64 ≡ ε, 2^96 ≡ −1 and 2^128 ≡ −2^32: low − (all from bit 96) + ε·(bits 64 to 95).
@@ -179,12 +181,9 @@ impl Factor {
     #[inline(always)]
     pub(crate) fn times_plus(&self, b: Words, a: Words) -> Words {
         let [r, s] = self.value;
-        let units = Wide::product(r, b[0]).plus(self.seven, b[1]);
-        let cross = Wide::product(r, b[1]).plus(s, b[0]);
-        [
-            units.plus_word(a[0]).reduce(),
-            cross.plus_word(a[1]).reduce(),
-        ]
+        let units = Wide::product_plus(r, b[0], a[0]).plus(self.seven, b[1]);
+        let cross = Wide::product_plus(r, b[1], a[1]).plus(s, b[0]);
+        [units.reduce(), cross.reduce()]
     }
 }
 

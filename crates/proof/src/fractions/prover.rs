@@ -65,15 +65,27 @@ impl<'a> Prover<'a> {
             match (levels.last(), leaves.numerators.as_deref()) {
                 (Some(_), _) => {
                     let below_size = levels.len().checked_sub(2).map_or(total, |i| levels[i]) - end;
-                    add_neighbours(&below[..below_size], above, threads, sum, |node| node);
+                    add_neighbours(
+                        &below[..below_size],
+                        above,
+                        threads,
+                        |[a, b]| sum(a, b),
+                        |node| node,
+                    );
                 }
                 (None, None) => {
                     let leaves = Ones(&leaves.denominators);
-                    add_neighbours(leaves, above, threads, sum_of_ones, |q| [ONE, q]);
+                    add_neighbours(
+                        leaves,
+                        above,
+                        threads,
+                        |[a, b]| sum_of_ones(a, b),
+                        |q| [ONE, q],
+                    );
                 }
                 (None, Some(numerators)) => {
                     let leaves = Given(numerators, &leaves.denominators);
-                    add_neighbours(leaves, above, threads, sum, |node| node);
+                    add_neighbours(leaves, above, threads, |[a, b]| sum(a, b), |node| node);
                 }
             }
             levels.push(start);
@@ -129,14 +141,16 @@ impl Side for Prover<'_> {
     }
 }
 
-fn sum([[p0, q0], [p1, q1]]: [Node; 2]) -> Node {
+#[inline(always)]
+fn sum([p0, q0]: Node, [p1, q1]: Node) -> Node {
     [
         Sum::product(p0, q1).plus(p1, q0).reduce(),
         Sum::product(q0, q1).reduce(),
     ]
 }
 
-fn sum_of_ones([q0, q1]: [Words; 2]) -> Node {
+#[inline(always)]
+fn sum_of_ones(q0: Words, q1: Words) -> Node {
     [fast::add(q0, q1), Sum::product(q0, q1).reduce()]
 }
 

@@ -35,8 +35,8 @@ pub(super) struct Twist {
 /// One of a body's values. g = p₀q₁ + p₁q₀ + λ·q₀q₁ becomes a short product of two twisted neighbours.
 pub(super) trait Cell: Copy + Send + Sync {
     fn minus(self, other: Self) -> Self;
-    /// self + r·(one − self)
-    fn blend(self, one: Self, r: &Factor) -> Self;
+    /// self + r·difference
+    fn along(self, difference: Self, r: &Factor) -> Self;
     fn product(pair: [Self; 2]) -> Words;
     fn twist(pair: [Self; 2], twist: &Twist) -> [Self; 2];
     /// The twist of a difference of pairs.
@@ -54,8 +54,9 @@ impl Cell for Node {
     }
 
     #[inline(always)]
-    fn blend(self, one: Node, r: &Factor) -> Node {
-        [self[0].blend(one[0], r), self[1].blend(one[1], r)]
+    fn along(self, difference: Node, r: &Factor) -> Node {
+        let [p, q] = difference;
+        [r.times_plus(p, self[0]), r.times_plus(q, self[1])]
     }
 
     #[inline(always)]
@@ -91,8 +92,8 @@ impl Cell for Words {
     }
 
     #[inline(always)]
-    fn blend(self, one: Words, r: &Factor) -> Words {
-        r.times_plus(fast::sub(one, self), self)
+    fn along(self, difference: Words, r: &Factor) -> Words {
+        r.times_plus(difference, self)
     }
 
     #[inline(always)]
@@ -221,8 +222,9 @@ impl<'a, C: Cell, S: Source<C>> Sumcheck<'a, C, S> {
         }
     }
 
-    /// The body's pair `i`.
-    fn pair(&self, i: usize) -> Pair {
+    /// The last pair of a body of an odd number, which no difference was made of.
+    fn last_pair(&self) -> Pair {
+        let i = self.pairs - 1;
         let cells = match self.folds {
             0 => C::twist(self.raw.cells(2 * i), &self.twist),
             folds => (&*self.buffers[(folds - 1) % 2]).cells(2 * i),
@@ -234,7 +236,7 @@ impl<'a, C: Cell, S: Source<C>> Sumcheck<'a, C, S> {
     fn last_group(&self) -> [Pair; 2] {
         match self.pairs % 2 {
             0 => [self.edge, TAIL],
-            _ => [self.pair(self.pairs - 1), self.edge],
+            _ => [self.last_pair(), self.edge],
         }
     }
 
@@ -257,7 +259,8 @@ impl<'a, C: Cell, S: Source<C>> Sumcheck<'a, C, S> {
         let sums = match self.folds {
             0 => {
                 let out = &mut first[..2 * self.pairs];
-                fold(self.raw, out, rest, threads, &r, |pair| {
+                fold(self.raw, out, rest, threads, |[a, b, c, d]| {
+                    let pair = [a.along(c.minus(a), &r), b.along(d.minus(b), &r)];
                     C::twist(pair, twist)
                 })
             }
@@ -267,7 +270,10 @@ impl<'a, C: Cell, S: Source<C>> Sumcheck<'a, C, S> {
                     _ => (first, second),
                 };
                 let out = &mut to[..2 * self.pairs];
-                fold(&**from, out, rest, threads, &r, |pair| pair)
+                // Two pairs lie there as the first and the difference of both.
+                fold(&**from, out, rest, threads, |[a, b, c, d]| {
+                    [a.along(c, &r), b.along(d, &r)]
+                })
             }
         };
         self.folds += 1;
@@ -328,27 +334,26 @@ impl<C: Cell, S: Source<C>> Level for Sumcheck<'_, C, S> {
     }
 }
 
-/// Folds four cells a new pair into `out`.
+/// Makes one pair of two. Of two new pairs `out` gets the first and the difference of both, which the next
+/// fold wants too.
 fn fold<C: Cell>(
     from: impl Source<C>,
     out: &mut [C],
     rest: &[K],
     threads: usize,
-    r: &Factor,
-    finish: impl Fn([C; 2]) -> [C; 2] + Sync,
+    pair: impl Fn([C; 4]) -> [C; 2] + Sync,
 ) -> [K; 2] {
-    let pair = |[a, b, c, d]: [C; 4]| finish([a.blend(c, r), b.blend(d, r)]);
-    // The last of an odd number of pairs has no group to be summed in.
     let groups = out.len() / 4;
     let (out, last) = out.split_at_mut(4 * groups);
+    // The last of an odd number of pairs has no group to be summed in, and lies there as it is.
     if let [last] = last.as_chunks_mut().0 {
         *last = pair(from.cells(8 * groups));
     }
     walk(out, rest, threads, |y, out: &mut [C; 4]| {
-        let [a, b, c, d, e, f, g, h] = from.cells(8 * y);
-        let (zero, one) = (pair([a, b, c, d]), pair([e, f, g, h]));
-        *out = [zero[0], zero[1], one[0], one[1]];
+        let zero = pair(from.cells(8 * y));
+        let one = pair(from.cells(8 * y + 4));
         let difference = [one[0].minus(zero[0]), one[1].minus(zero[1])];
+        *out = [zero[0], zero[1], difference[0], difference[1]];
         [C::product(zero), C::product(difference)]
     })
 }
