@@ -87,6 +87,7 @@ impl Functional {
             .filter(|entry| !entry.weights.is_empty())
         {
             assert!(entry.vector < self.vectors.len(), "an entry's vector");
+            assert!(entry.stride > 0, "an entry's stride");
             assert!(entry.row(entry.weights.len() - 1) < rows, "an entry's rows");
         }
     }

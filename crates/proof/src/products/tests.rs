@@ -344,6 +344,14 @@ fn sums_and_factors_are_absorbed() {
     assert_ne!(plain, after(&[K::ONE], &[(K::ONE, K::ONE)]));
 }
 
+/// Whoever knew the batching challenge first could let wrong sums cancel.
+#[test]
+fn the_batching_challenge_is_drawn_after_the_sums() {
+    let scales = |last| open(&[K::ONE, last], &mut transcript());
+    assert_eq!(scales(K::ONE)[0], K::ONE);
+    assert_ne!(scales(K::ONE)[1], scales(K::TWO)[1]);
+}
+
 #[test]
 fn the_error_counts_the_batch_and_the_rounds() {
     assert_eq!(error_over_field(&[]), 0);
