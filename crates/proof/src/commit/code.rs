@@ -8,10 +8,20 @@
 //! X^n − b^4 = Π_j (X^(n/4) − b·i^j), and the remainder of f0 + f1·Y + f2·Y² + f3·Y³, Y = X^(n/4), by
 //! Y − c is f0 + f1·c + f2·c² + f3·c³.
 
-use p3_field::{PrimeCharacteristicRing, TwoAdicField};
+use p3_field::{PrimeCharacteristicRing, PrimeField64, TwoAdicField};
 
+use super::descent::{Roots, Rows, evaluate, gather, halve, join, join_halves, split, split_all};
 use super::schedule::Shape;
+use super::words::{Four, add};
 use crate::field::F;
+
+/// Values of four columns that the nearest cache holds.
+const IN_CACHE: usize = 1 << 10;
+/// Values of four columns that the next cache holds, and bits of the first steps, which are taken there.
+const BUFFER: usize = 1 << 12;
+const STRIP_STEPS: usize = 8;
+/// Coefficients that are evaluated by one table of powers.
+const POWERS: usize = 512;
 
 /// The point of a position.
 pub(super) fn point_of(shape: &Shape, position: usize) -> F {
@@ -24,200 +34,193 @@ pub(super) fn point_of(shape: &Shape, position: usize) -> F {
 pub(super) struct Domain {
     shape: Shape,
     /// b, b² and b³ of the k-th run among those of its length, whatever the length.
-    roots: Vec<[F; 3]>,
+    table: Vec<[u64; 3]>,
     /// A fourth root of unity.
-    i: F,
+    i: u64,
 }
 
 impl Domain {
     pub fn new(shape: &Shape) -> Self {
         // Run k of 2^l has a = ω^rev(k) with ω of order 2^l; b = ω'^rev(k) with ω' of order 2^(l+2). Run
         // k + 2^l of twice as many has one more factor, of order 2^(l+3).
-        let mut roots = vec![[F::ONE; 3]];
+        let mut roots = vec![F::ONE];
         for l in 0..shape.log_positions().saturating_sub(2) {
             let step = F::two_adic_generator(l + 3);
             roots.extend_from_within(..);
-            let (_, new) = roots.split_at_mut(1 << l);
-            for root in new {
-                let b = root[0] * step;
-                *root = [b, b * b, b * b * b];
-            }
+            roots[1 << l..].iter_mut().for_each(|root| *root *= step);
         }
+        let powers = |b: &F| [*b, *b * *b, *b * *b * *b].map(|power| power.as_canonical_u64());
         Domain {
             shape: *shape,
-            roots,
-            i: F::two_adic_generator(2),
+            table: roots.iter().map(powers).collect(),
+            i: F::two_adic_generator(2).as_canonical_u64(),
         }
     }
 
-    /// Writes the values at every position.
-    pub fn encode(&self, column: &[F], out: &mut [F]) {
-        // The column is its own remainder by every X^len − a.
-        for (run, out) in out.chunks_exact_mut(self.shape.len()).enumerate() {
-            out.copy_from_slice(column);
-            self.descend(out, run, 1);
+    /// Writes the values of four columns at every position.
+    pub fn encode(&self, columns: impl Fn(usize) -> Four + Copy, out: &mut [Four]) {
+        let runs = out.chunks_exact_mut(self.shape.len());
+        for (run, out) in runs.enumerate() {
+            self.descend(columns, out, run, 1);
         }
     }
 
     /// The values at ascending positions: a descent as far as most branches lead to one of them, and from
     /// there each value by itself.
-    pub fn values_at(&self, column: &[F], positions: &[usize]) -> Vec<F> {
+    pub fn values_at(
+        &self,
+        columns: impl Fn(usize) -> Four + Copy,
+        positions: &[usize],
+    ) -> Vec<Four> {
         let len = self.shape.len();
         let short = (len / positions.len().next_power_of_two()).max(1);
-        let mut remainder = vec![F::ZERO; len];
+        let mut remainder = vec![[0; 4]; len];
         let mut out = Vec::with_capacity(positions.len());
         for positions in positions.chunk_by(|a, b| a / len == b / len) {
-            remainder.copy_from_slice(column);
-            let reached = self.descend(&mut remainder, positions[0] / len, short);
+            let reached = self.descend(columns, &mut remainder, positions[0] / len, short);
             for position in positions {
                 let at = position % len / reached * reached;
-                out.push(evaluate(
-                    &remainder[at..][..reached],
-                    point_of(&self.shape, *position),
-                ));
+                let x = point_of(&self.shape, *position);
+                let count = POWERS.min(reached);
+                let powers: Vec<u64> = x.powers().take(count).map(word).collect();
+                let next = word(x.exp_u64(count as u64));
+                out.push(evaluate(&remainder[at..][..reached], &powers, next));
             }
         }
         out
     }
 
-    /// From the remainder of run `run` to those of its parts of at most this length; returns their length.
-    fn descend(&self, values: &mut [F], run: usize, short: usize) -> usize {
-        // A step of two branches leaves an even number of bits, so that the rest are of four.
-        if self.shape.log_len % 2 == 1 && values.len() == self.shape.len() {
-            let half = values.len() / 2;
-            let (low, high) = values.split_at_mut(half);
-            let root = self.roots[run][1];
-            for (low, high) in low.iter_mut().zip(high) {
-                let product = *high * root;
-                (*low, *high) = (*low + product, *low - product);
-            }
-            let (low, high) = values.split_at_mut(half);
-            self.quarter(low, 2 * run, short);
-            return self.quarter(high, 2 * run + 1, short);
+    fn roots(&self, run: usize) -> Roots {
+        Roots {
+            powers: self.table[run],
+            i: self.i,
         }
-        self.quarter(values, run, short)
     }
 
-    /// Depth first, so that all but the first steps work within the cache.
-    fn quarter(&self, values: &mut [F], run: usize, short: usize) -> usize {
+    /// From columns, each its own remainder by X^len − a, to the remainders of parts of at most this length;
+    /// returns their length.
+    fn descend(
+        &self,
+        columns: impl Fn(usize) -> Four + Copy,
+        out: &mut [Four],
+        run: usize,
+        short: usize,
+    ) -> usize {
+        let len = out.len();
+        if len <= BUFFER {
+            let (stride, first, wide) = (len, 0, len);
+            gather(
+                columns,
+                out,
+                Rows {
+                    stride,
+                    first,
+                    wide,
+                },
+            );
+            self.steps(out, len, run, 1);
+            return 1;
+        }
+        // Many steps for a strip of the columns at a time, copied to where the cache holds it: one way through
+        // memory instead of one for each step.
+        let parts = 1 << (STRIP_STEPS + self.shape.log_len % 2);
+        let stride = len / parts;
+        let wide = (BUFFER / parts).min(stride);
+        let mut strip = vec![[0; 4]; parts * wide];
+        for first in (0..stride).step_by(wide) {
+            gather(
+                columns,
+                &mut strip,
+                Rows {
+                    stride,
+                    first,
+                    wide,
+                },
+            );
+            self.steps(&mut strip, len, run, wide);
+            for (row, strip) in strip.chunks_exact(wide).enumerate() {
+                out[row * stride + first..][..wide].copy_from_slice(strip);
+            }
+        }
+        let mut reached = 1;
+        for (j, part) in out.chunks_exact_mut(stride).enumerate() {
+            reached = self.go_on(part, parts * run + j, short);
+        }
+        reached
+    }
+
+    /// The first steps of a whole column's descent, on all or on a strip of it. An odd number of bits begins
+    /// with a step of two branches, so that the rest are of four.
+    fn steps(&self, values: &mut [Four], len: usize, run: usize, until: usize) {
+        let (table, i) = (&self.table, self.i);
+        if len.trailing_zeros() % 2 == 0 {
+            return split_all(values, until, table, run, i);
+        }
+        halve(values, self.table[run][1]);
+        let half = values.len() / 2;
+        for (j, part) in values.chunks_exact_mut(half).enumerate() {
+            split_all(part, until, table, 2 * run + j, i);
+        }
+    }
+
+    /// The steps after those.
+    fn go_on(&self, values: &mut [Four], run: usize, short: usize) -> usize {
         if values.len() <= short {
             return values.len();
         }
-        if values.len() > IN_CACHE || short > 1 {
-            self.split(values, self.roots[run]);
-            let quarter = values.len() / 4;
-            let mut reached = 0;
-            for (j, part) in values.chunks_exact_mut(quarter).enumerate() {
-                reached = self.quarter(part, 4 * run + j, short);
-            }
-            return reached;
+        if values.len() <= IN_CACHE && short == 1 {
+            split_all(values, 1, &self.table, run, self.i);
+            return 1;
         }
-        let (mut len, mut first) = (values.len(), run);
-        while len > 4 {
-            let roots = &self.roots[first..];
-            for (part, roots) in values.chunks_exact_mut(len).zip(roots) {
-                self.split(part, *roots);
-            }
-            (len, first) = (len / 4, first * 4);
+        split(values, self.roots(run));
+        let quarter = values.len() / 4;
+        let mut reached = 0;
+        for (j, part) in values.chunks_exact_mut(quarter).enumerate() {
+            reached = self.go_on(part, 4 * run + j, short);
         }
-        let fours = values.as_chunks_mut::<4>().0;
-        for (four, roots) in fours.iter_mut().zip(&self.roots[first..]) {
-            *four = self.branches(*four, *roots);
-        }
-        1
+        reached
     }
 
-    #[inline(always)]
-    fn split(&self, values: &mut [F], roots: [F; 3]) {
-        let [a, b, c, d] = quarters(values);
-        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-            [*a, *b, *c, *d] = self.branches([*a, *b, *c, *d], roots);
-        }
-    }
-
-    /// f0 + f1·c + f2·c² + f3·c³ for c = b, −b, ib and −ib.
-    #[inline(always)]
-    fn branches(&self, f: [F; 4], roots: [F; 3]) -> [F; 4] {
-        let (f1, f2, f3) = (f[1] * roots[0], f[2] * roots[1], f[3] * roots[2]);
-        let (even, odd) = (f[0] + f2, f1 + f3);
-        let (turned, across) = (f[0] - f2, (f1 - f3) * self.i);
-        [even + odd, even - odd, turned + across, turned - across]
-    }
-
-    /// Adds Σ_k weights[k]·point(positions[k])^i to value i, for each i below the column's length.
-    pub fn transpose(&self, at: &[(usize, F)], add: &mut [F]) {
+    /// Four sums at once, each Σ_k weights[k]·point(positions[k])^i for every i below the columns' length.
+    pub fn transpose(&self, at: &[(usize, Four)]) -> Vec<Four> {
         let len = self.shape.len();
-        let mut sums = vec![F::ZERO; len];
+        let mut all = vec![[0; 4]; len];
+        let mut sums = all.clone();
         for run in 0..1 << self.shape.log_inv_rate {
-            sums.fill(F::ZERO);
+            sums.fill([0; 4]);
             let of_run = at.iter().filter(|(position, _)| position / len == run);
             for (position, weight) in of_run {
-                sums[position % len] += *weight;
+                let sum = &mut sums[position % len];
+                *sum = add(*sum, *weight);
             }
             self.ascend(&mut sums, run);
-            for (add, sum) in add.iter_mut().zip(&sums) {
-                *add += *sum;
+            for (all, sum) in all.iter_mut().zip(&sums) {
+                *all = add(*all, *sum);
             }
         }
+        all
     }
 
     /// The descent's steps transposed, in the opposite order.
-    fn ascend(&self, sums: &mut [F], run: usize) {
-        if self.shape.log_len % 2 == 1 && sums.len() == self.shape.len() {
-            let half = sums.len() / 2;
-            let (low, high) = sums.split_at_mut(half);
-            self.ascend(low, 2 * run);
-            self.ascend(high, 2 * run + 1);
-            let root = self.roots[run][1];
-            for (low, high) in low.iter_mut().zip(high) {
-                (*low, *high) = (*low + *high, (*low - *high) * root);
-            }
-            return;
-        }
+    fn ascend(&self, sums: &mut [Four], run: usize) {
         if sums.len() == 1 {
             return;
         }
-        let quarter = sums.len() / 4;
-        for (j, part) in sums.chunks_exact_mut(quarter).enumerate() {
-            self.ascend(part, 4 * run + j);
+        let two = sums.len() == self.shape.len() && self.shape.log_len % 2 == 1;
+        let parts = if two { 2 } else { 4 };
+        let part = sums.len() / parts;
+        for (j, part) in sums.chunks_exact_mut(part).enumerate() {
+            self.ascend(part, parts * run + j);
         }
-        let [b1, b2, b3] = self.roots[run];
-        let [a, b, c, d] = quarters(sums);
-        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-            let (plus, minus) = (*a + *b, *a - *b);
-            let (across, turned) = (*c + *d, (*c - *d) * self.i);
-            *a = plus + across;
-            *b = (minus + turned) * b1;
-            *c = (plus - across) * b2;
-            *d = (minus - turned) * b3;
+        match two {
+            true => join_halves(sums, self.table[run][1]),
+            false => join(sums, self.roots(run)),
         }
     }
 }
 
-/// Values that the nearest caches hold.
-const IN_CACHE: usize = 1 << 12;
-
-fn quarters(values: &mut [F]) -> [&mut [F]; 4] {
-    let quarter = values.len() / 4;
-    let (low, high) = values.split_at_mut(2 * quarter);
-    let (a, b) = low.split_at_mut(quarter);
-    let (c, d) = high.split_at_mut(quarter);
-    [a, b, c, d]
-}
-
-/// A polynomial at a point; runs of coefficients by one table of powers.
-fn evaluate(coefficients: &[F], x: F) -> F {
-    let run = 512.min(coefficients.len());
-    let powers: Vec<F> = x.powers().take(run).collect();
-    let next = x.exp_u64(run as u64);
-    let along = |values: &[F]| {
-        let (values, powers) = (values.as_chunks::<16>(), powers.as_chunks::<16>());
-        let rest = values.1.iter().zip(powers.1).map(|(v, p)| *v * *p);
-        let whole = values.0.iter().zip(powers.0);
-        whole.map(|(v, p)| F::dot_product(v, p)).sum::<F>() + rest.sum::<F>()
-    };
-    let runs = coefficients.chunks_exact(run).rev();
-    runs.fold(F::ZERO, |sum, values| sum * next + along(values))
+fn word(value: F) -> u64 {
+    value.as_canonical_u64()
 }
 
 #[cfg(test)]
@@ -227,16 +230,37 @@ mod tests {
     fn shape(log_len: usize, log_inv_rate: usize) -> Shape {
         Shape {
             log_len,
-            columns: 1,
+            columns: 4,
             log_inv_rate,
             queries: 1,
         }
     }
 
-    const SHAPES: [(usize, usize); 7] = [(0, 1), (2, 2), (3, 1), (5, 4), (6, 3), (13, 1), (14, 2)];
+    const SHAPES: [(usize, usize); 9] = [
+        (0, 1),
+        (2, 2),
+        (3, 1),
+        (5, 4),
+        (6, 3),
+        (12, 1),
+        (13, 1),
+        (15, 2),
+        (16, 1),
+    ];
 
-    fn column(shape: &Shape) -> Vec<F> {
-        (0..shape.len() as u64).map(|i| F::new(i * i + 3)).collect()
+    fn column(i: usize) -> Four {
+        let i = i as u64;
+        [i, i * i + 3, F::ORDER_U64 - 1 - i, i * i * i]
+    }
+
+    fn horner(shape: &Shape, x: F) -> Four {
+        let mut sum = [F::ZERO; 4];
+        for i in (0..shape.len()).rev() {
+            for (sum, coefficient) in sum.iter_mut().zip(column(i)) {
+                *sum = *sum * x + F::new(coefficient);
+            }
+        }
+        sum.map(word)
     }
 
     #[test]
@@ -244,22 +268,19 @@ mod tests {
         for (log_len, rate) in SHAPES {
             let shape = shape(log_len, rate);
             let domain = Domain::new(&shape);
-            let column = column(&shape);
-            let mut out = vec![F::ZERO; shape.positions()];
-            domain.encode(&column, &mut out);
+            let mut out = vec![[0; 4]; shape.positions()];
+            domain.encode(column, &mut out);
             let step = (shape.positions() / 63).max(1);
             for position in (0..shape.positions()).step_by(step) {
-                let x = point_of(&shape, position);
-                let expected = column.iter().rev().fold(F::ZERO, |sum, c| sum * x + *c);
+                let expected = horner(&shape, point_of(&shape, position));
                 assert_eq!(out[position], expected, "position {position} of {shape:?}");
-                assert_eq!(evaluate(&column, x), expected);
             }
             for count in [1, 2, 5, 40] {
                 let step = shape.positions() / count;
                 let at: Vec<usize> = (0..shape.positions()).step_by(step.max(1)).collect();
-                let expected: Vec<F> = at.iter().map(|position| out[*position]).collect();
+                let expected: Vec<Four> = at.iter().map(|position| out[*position]).collect();
                 assert_eq!(
-                    domain.values_at(&column, &at),
+                    domain.values_at(column, &at),
                     expected,
                     "{at:?} of {shape:?}"
                 );
@@ -271,11 +292,7 @@ mod tests {
     fn the_points_differ() {
         let shape = shape(3, 2);
         for (a, b) in (0..32).flat_map(|a| (0..a).map(move |b| (a, b))) {
-            assert_ne!(
-                point_of(&shape, a),
-                point_of(&shape, b),
-                "positions {a} and {b}"
-            );
+            assert_ne!(point_of(&shape, a), point_of(&shape, b), "{a} and {b}");
         }
     }
 
@@ -283,17 +300,17 @@ mod tests {
     fn the_transpose_sums_powers_of_the_points() {
         for (log_len, rate) in SHAPES {
             let shape = shape(log_len, rate);
-            let domain = Domain::new(&shape);
             let last = shape.positions() - 1;
-            let at = [(0, F::new(9)), (last / 3, F::new(5)), (last, F::new(8))];
-            let mut out = vec![F::new(100); shape.len()];
-            domain.transpose(&at, &mut out);
+            let at = [(0, column(9)), (last / 3, column(5)), (last, column(8))];
+            let out = Domain::new(&shape).transpose(&at);
             for i in (0..shape.len()).step_by((shape.len() / 63).max(1)) {
-                let power = |(position, weight): &(usize, F)| {
-                    *weight * point_of(&shape, *position).exp_u64(i as u64)
-                };
-                let expected = F::new(100) + at.iter().map(power).sum::<F>();
-                assert_eq!(out[i], expected, "coefficient {i} of {shape:?}");
+                for lane in 0..4 {
+                    let power = |(position, weight): &(usize, Four)| {
+                        F::new(weight[lane]) * point_of(&shape, *position).exp_u64(i as u64)
+                    };
+                    let expected = at.iter().map(power).sum::<F>();
+                    assert_eq!(F::new(out[i][lane]), expected, "{i} of {shape:?}");
+                }
             }
         }
     }

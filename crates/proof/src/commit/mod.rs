@@ -25,6 +25,7 @@
 //! where it is opened.
 
 mod code;
+mod descent;
 mod oracle;
 mod parallel;
 mod prove;
@@ -33,6 +34,7 @@ mod schedule;
 mod tree;
 mod verify;
 mod weights;
+mod words;
 
 #[cfg(test)]
 mod tests;

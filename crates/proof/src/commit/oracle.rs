@@ -1,12 +1,13 @@
 //! An oracle on the prover's side: columns are encoded a group at a time and hashed away, and encoded again
 //! where they are opened, so that no codeword is ever kept.
 
-use p3_field::{BasedVectorSpace, PrimeCharacteristicRing, PrimeField64};
+use p3_field::{BasedVectorSpace, PrimeField64};
 
 use super::code::Domain;
 use super::parallel::each;
 use super::schedule::Shape;
-use super::tree::{BLOCK_VALUES, Leaves, Tree};
+use super::tree::{BLOCK_FOURS, Leaves, Tree};
+use super::words::{Four, small};
 use crate::field::{F, K};
 
 /// The coefficients of all columns, one after the other; what is missing is zero.
@@ -17,54 +18,69 @@ pub(super) enum Columns<'a> {
     Elements(&'a [K]),
 }
 
-impl Columns<'_> {
-    fn read(&self, shape: &Shape, column: usize, out: &mut [F]) {
+impl<'a> Columns<'a> {
+    /// The four columns from this one on; those past the last are zero.
+    fn four(&self, shape: &Shape, first: usize) -> FourColumns<'a> {
+        let len = shape.len();
         match self {
-            Columns::Integers(values) => {
-                let values = &values[column << shape.log_len..];
-                let values = &values[..values.len().min(shape.len())];
-                let (head, tail) = out.split_at_mut(values.len());
-                for (out, value) in head.iter_mut().zip(values) {
-                    *out = small(*value);
-                }
-                tail.fill(F::ZERO);
-            }
+            Columns::Integers(values) => FourColumns::Integers([0, 1, 2, 3].map(|i| {
+                let rest = values.get((first + i) * len..).unwrap_or_default();
+                &rest[..len.min(rest.len())]
+            })),
             Columns::Elements(values) => {
-                let values = &values[(column / 2) << shape.log_len..][..shape.len()];
-                for (out, value) in out.iter_mut().zip(values) {
-                    let coefficients: &[F] = value.as_basis_coefficients_slice();
-                    *out = coefficients[column % 2];
-                }
+                let block = |i| &values[(first / 2 + i) * len..][..len];
+                FourColumns::Elements([block(0), block(1)])
             }
         }
     }
 }
 
-/// Without a branch on the sign.
+#[derive(Clone, Copy)]
+enum FourColumns<'a> {
+    Integers([&'a [i32]; 4]),
+    Elements([&'a [K]; 2]),
+}
+
+fn encode(domain: &Domain, columns: FourColumns, out: &mut [Four]) {
+    match columns {
+        FourColumns::Integers(columns) => domain.encode(integers(&columns), out),
+        FourColumns::Elements(blocks) => domain.encode(elements(&blocks), out),
+    }
+}
+
 #[inline(always)]
-fn small(value: i32) -> F {
-    let sign = (value >> 31) as i64 as u64;
-    F::new((i64::from(value) as u64).wrapping_add(F::ORDER_U64 & sign))
+fn integers(columns: &[&[i32]; 4]) -> impl Fn(usize) -> Four + Copy {
+    |i| columns.map(|column| column.get(i).map_or(0, |value| small(*value)))
+}
+
+#[inline(always)]
+fn elements(blocks: &[&[K]; 2]) -> impl Fn(usize) -> Four + Copy {
+    |i| {
+        let [[a, b], [c, d]] = blocks.map(|block| {
+            let coefficients: &[F] = block[i].as_basis_coefficients_slice();
+            [coefficients[0], coefficients[1]].map(|value| value.as_canonical_u64())
+        });
+        [a, b, c, d]
+    }
 }
 
 pub(super) fn commit(columns: Columns, shape: &Shape, threads: usize) -> Tree {
     let domain = Domain::new(shape);
     let mut leaves = Leaves::new(shape.positions());
-    let wide = BLOCK_VALUES.min(shape.columns);
-    let mut group = vec![vec![F::ZERO; shape.positions()]; wide];
-    for first in (0..shape.columns).step_by(BLOCK_VALUES) {
-        let group = &mut group[..wide.min(shape.columns - first)];
+    let wide = BLOCK_FOURS.min(shape.columns.div_ceil(4));
+    let mut group = vec![vec![[0; 4]; shape.positions()]; wide];
+    for first in (0..shape.columns).step_by(4 * BLOCK_FOURS) {
+        let left = (shape.columns - first).div_ceil(4);
+        let group = &mut group[..wide.min(left)];
         each(group.iter_mut().enumerate(), threads, |(i, out)| {
-            let mut column = vec![F::ZERO; shape.len()];
-            columns.read(shape, first + i, &mut column);
-            domain.encode(&column, out);
+            encode(&domain, columns.four(shape, first + 4 * i), out);
         });
         leaves.absorb(group, threads);
     }
     leaves.finish(threads)
 }
 
-/// The rows at these positions.
+/// The rows at these ascending positions.
 pub(super) fn rows(
     columns: Columns,
     shape: &Shape,
@@ -72,12 +88,16 @@ pub(super) fn rows(
     threads: usize,
 ) -> Vec<Vec<F>> {
     let domain = Domain::new(shape);
-    let mut by_column = vec![Vec::new(); shape.columns];
-    each(by_column.iter_mut().enumerate(), threads, |(i, out)| {
-        let mut column = vec![F::ZERO; shape.len()];
-        columns.read(shape, i, &mut column);
-        *out = domain.values_at(&column, positions);
+    let mut fours = vec![Vec::new(); shape.columns.div_ceil(4)];
+    each(fours.iter_mut().enumerate(), threads, |(i, out)| {
+        *out = match columns.four(shape, 4 * i) {
+            FourColumns::Integers(columns) => domain.values_at(integers(&columns), positions),
+            FourColumns::Elements(blocks) => domain.values_at(elements(&blocks), positions),
+        };
     });
-    let row = |i: usize| by_column.iter().map(|column| column[i]).collect();
+    let row = |i: usize| {
+        let values = fours.iter().flat_map(|four| four[i]);
+        values.take(shape.columns).map(F::new).collect()
+    };
     (0..positions.len()).map(row).collect()
 }

@@ -158,20 +158,13 @@ fn bind_highest(values: &mut Vec<K>, r: K) {
 
 /// The batched functionals of the queries, written out.
 fn add_powers(shape: &Shape, positions: &[usize], scales: &[K], weight: &mut [K]) {
-    let domain = Domain::new(shape);
-    let mut sums = [0, 1].map(|part| {
-        let scale = |scale: &K| {
-            let coefficients: &[F] = scale.as_basis_coefficients_slice();
-            coefficients[part]
-        };
-        let at = positions.iter().copied().zip(scales.iter().map(scale));
-        let mut sum = vec![F::ZERO; weight.len()];
-        domain.transpose(&at.collect::<Vec<_>>(), &mut sum);
-        sum
+    let at = positions.iter().zip(scales).map(|(position, scale)| {
+        let [first, second] = raw(scale);
+        (*position, [first, second, 0, 0])
     });
-    let [first, second] = &mut sums;
-    for ((weight, first), second) in weight.iter_mut().zip(first).zip(second) {
-        *weight += K::new([*first, *second]);
+    let sums = Domain::new(shape).transpose(&at.collect::<Vec<_>>());
+    for (weight, [first, second, ..]) in weight.iter_mut().zip(sums) {
+        *weight += K::new([first, second].map(F::new));
     }
 }
 

@@ -5,17 +5,17 @@ use crate::field::log2_ceil;
 use crate::security::Probability;
 
 /// Grinding before the positions of an oracle are drawn; it stands in for that many bits of queries.
-pub(super) const GRIND_BITS: usize = 16;
+pub(super) const GRIND_BITS: usize = 18;
 /// Soundness of the queries into one oracle, with grinding, in hundredths of a bit. An opening has at most
 /// five oracles, so that their sum keeps above 100 bits.
 pub(super) const ORACLE_CENTIBITS: u32 = 10_300;
 /// The first fold takes this many variables, as far as the columns keep a sensible length.
 const FIRST_FOLD: usize = 6;
 const FIRST_LOG_LEN_MIN: usize = 8;
-/// Variables that a later oracle folds at most.
-const FOLD: usize = 5;
+/// Variables that a later oracle folds: fewer would take more oracles, more would take longer rows.
+const FOLD: usize = 4;
 /// A polynomial of so few variables is sent instead of committed.
-const LAST_VARIABLES_MAX: usize = 10;
+const LAST_VARIABLES_MAX: usize = 11;
 /// Rates of the later oracles: each is small beside the first, so that a lower rate costs little and saves
 /// queries.
 const LOG_INV_RATES: [usize; 4] = [2, 4, 6, 7];
@@ -92,10 +92,9 @@ impl Schedule {
         let mut later = Vec::new();
         let mut variables = log_len;
         while variables > LAST_VARIABLES_MAX {
-            let fold = FOLD.min(variables - FIRST_LOG_LEN_MIN);
-            variables -= fold;
+            variables -= FOLD;
             let rate = LOG_INV_RATES[later.len().min(LOG_INV_RATES.len() - 1)];
-            later.push(Shape::new(variables, 2 << fold, rate));
+            later.push(Shape::new(variables, 2 << FOLD, rate));
         }
         Some(Schedule { first, later })
     }

@@ -285,7 +285,7 @@ fn dishonest(lie: Lie) -> (Opened, Result<(), OpeningError>) {
         .for_each(|value| write_element(*value, &mut out));
     match lie {
         Lie::Work => {
-            assert!(!run.check_nonce(F::new(0)), "one nonce in 2^16 would do");
+            assert!(!run.check_nonce(F::new(0)), "one nonce in 2^18 would do");
             out.u64(0);
         }
         _ => {

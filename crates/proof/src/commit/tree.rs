@@ -8,6 +8,7 @@ use p3_field::PrimeField64;
 use sha2::block_api::compress256;
 
 use super::parallel::each;
+use super::words::Four;
 use crate::field::F;
 
 /// SHA-256's state, which is also its value: eight words.
@@ -23,8 +24,9 @@ const START: Digest = [
     0x1f83_d9ab,
     0x5be0_cd19,
 ];
-/// Values of a row that fill one block.
-pub(super) const BLOCK_VALUES: usize = 8;
+/// Values of a row that fill one block, and how many times four they are.
+const BLOCK_VALUES: usize = 8;
+pub(super) const BLOCK_FOURS: usize = BLOCK_VALUES / 4;
 /// Positions that a thread takes at a time.
 const PIECE: usize = 1 << 12;
 
@@ -61,10 +63,10 @@ fn node(left: &Digest, right: &Digest) -> Digest {
     state
 }
 
-fn block_of(values: impl Iterator<Item = F>) -> [u8; 64] {
+fn block_of(words: [Four; BLOCK_FOURS]) -> [u8; 64] {
     let mut block = [0; 64];
-    for (out, value) in block.chunks_exact_mut(8).zip(values) {
-        out.copy_from_slice(&value.as_canonical_u64().to_le_bytes());
+    for (out, word) in block.as_chunks_mut().0.iter_mut().zip(words.as_flattened()) {
+        *out = word.to_le_bytes();
     }
     block
 }
@@ -75,7 +77,11 @@ pub(super) fn leaf(row: &[F]) -> Digest {
     let mut state = START;
     let padding = padding(blocks.len());
     for values in blocks {
-        compress256(&mut state, &[block_of(values.iter().copied())]);
+        let mut words = [[0; 4]; BLOCK_FOURS];
+        for (word, value) in words.as_flattened_mut().iter_mut().zip(values) {
+            *word = value.as_canonical_u64();
+        }
+        compress256(&mut state, &[block_of(words)]);
     }
     compress256(&mut state, &[padding]);
     state
@@ -95,15 +101,16 @@ impl Leaves {
         }
     }
 
-    /// At most eight columns; fewer only at the last.
-    pub fn absorb(&mut self, columns: &[Vec<F>], threads: usize) {
+    /// Eight columns, four by four; four are enough at the last.
+    pub fn absorb(&mut self, fours: &[Vec<Four>], threads: usize) {
+        let [first, rest @ ..] = fours else { return };
         self.blocks += 1;
         let pieces = self.states.chunks_mut(PIECE).enumerate();
         each(pieces, threads, |(piece, states)| {
             for (i, state) in states.iter_mut().enumerate() {
                 let position = piece * PIECE + i;
-                let row = columns.iter().map(|column| column[position]);
-                compress256(state, &[block_of(row)]);
+                let second = rest.first().map_or([0; 4], |second| second[position]);
+                compress256(state, &[block_of([first[position], second])]);
             }
         });
     }
@@ -228,41 +235,49 @@ mod tests {
     use super::*;
     use sha2::{Digest as _, Sha256};
 
-    fn columns(count: usize, positions: usize) -> Vec<Vec<F>> {
-        let value = |c: usize, p: usize| F::new((c * 1000 + p * p) as u64);
-        let column = |c| (0..positions).map(|p| value(c, p)).collect();
-        (0..count).map(column).collect()
+    const COLUMNS: u64 = 11;
+
+    fn value(column: u64, position: usize) -> u64 {
+        match column < COLUMNS {
+            true => 1000 * column + (position * position) as u64,
+            false => 0,
+        }
     }
 
-    fn tree(columns: &[Vec<F>]) -> Tree {
-        let mut leaves = Leaves::new(columns[0].len());
-        for group in columns.chunks(BLOCK_VALUES) {
-            leaves.absorb(group, 2);
-        }
+    fn row(position: usize) -> Vec<F> {
+        let values = (0..COLUMNS).map(|column| F::new(value(column, position)));
+        values.collect()
+    }
+
+    fn tree(positions: usize) -> Tree {
+        let mut leaves = Leaves::new(positions);
+        let four = |first: u64| {
+            let at = |position| [0, 1, 2, 3].map(|i| value(first + i, position));
+            (0..positions).map(at).collect::<Vec<Four>>()
+        };
+        leaves.absorb(&[four(0), four(4)], 2);
+        leaves.absorb(&[four(8)], 2);
         leaves.finish(2)
     }
 
     #[test]
     fn leaves_and_nodes_are_plain_sha_256() {
-        let columns = columns(11, 2);
         let plain = |position: usize| {
             let mut bytes: Vec<u8> = Vec::new();
-            for column in &columns {
-                bytes.extend(column[position].as_canonical_u64().to_le_bytes());
+            for value in row(position) {
+                bytes.extend(value.as_canonical_u64().to_le_bytes());
             }
             bytes.resize(128, 0);
             Sha256::digest(bytes)
         };
         let root = Sha256::digest([plain(0), plain(1)].concat());
-        assert_eq!(to_bytes(&tree(&columns).root())[..], root[..]);
+        assert_eq!(to_bytes(&tree(2).root())[..], root[..]);
         assert_eq!(from_bytes(&to_bytes(&START)), START);
     }
 
     #[test]
     fn opened_rows_lead_to_the_root_and_others_do_not() {
-        let columns = columns(9, 32);
-        let tree = tree(&columns);
-        let row = |p: usize| columns.iter().map(|c| c[p]).collect::<Vec<F>>();
+        let tree = tree(32);
         for positions in [vec![0], vec![31], vec![4, 5, 6, 20], (0..32).collect()] {
             let leaves: Vec<Digest> = positions.iter().map(|p| leaf(&row(*p))).collect();
             let siblings = tree.siblings(&positions);
