@@ -6,6 +6,7 @@
 //! the fraction 0/1, at every level, and is never materialized: all claims are about the vectors padded so.
 //! The prover's side is `fractions/prover.rs`; the order of messages is `schedule`, for both sides.
 
+mod cells;
 mod prover;
 mod sumcheck;
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use p3_field::PrimeCharacteristicRing;
 
-use super::sumcheck::{Given, Node, Ones, Source, Sumcheck};
+use super::cells::{Given, Node, Ones, Source};
+use super::sumcheck::Sumcheck;
 use super::{FractionClaim, FractionError, FractionProof, Leaves, Level, Side, schedule};
 use crate::fast::{self, Sum, Words, element};
 use crate::field::K;
@@ -32,6 +33,9 @@ pub fn prove_in(
     transcript: &mut Transcript,
 ) -> Result<(FractionProof, FractionClaim), FractionError> {
     let count = leaves.denominators.len();
+    if let Some(numerators) = &leaves.numerators {
+        assert_eq!(numerators.len(), count);
+    }
     schedule(count, &mut Prover::new(leaves, memory, threads), transcript)
 }
 

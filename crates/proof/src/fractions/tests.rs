@@ -124,6 +124,23 @@ fn every_element_of_a_proof_is_checked() {
     }
 }
 
+/// Two proofs that differ in one element alone fail at the same check: only what was absorbed tells their
+/// transcripts apart.
+#[test]
+fn every_element_of_a_proof_moves_the_challenges() {
+    let (proof, _) = proven(&ones(21), 1);
+    for at in 0..proof.messages.len() + 2 {
+        let after = |by| {
+            let mut transcript = transcript();
+            let error = verify(21, &tampered(&proof, at, by), &mut transcript).unwrap_err();
+            (error, transcript.challenge("after"))
+        };
+        let (one, two) = (after(K::ONE), after(K::from_u64(2)));
+        assert_eq!(one.0, two.0);
+        assert_ne!(one.1, two.1, "element {at}");
+    }
+}
+
 #[test]
 fn another_root_is_refused() {
     let (proof, _) = proven(&ones(5), 1);
