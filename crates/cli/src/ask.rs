@@ -101,6 +101,22 @@ impl Gateway {
             .context("the gateway's answer is no JSON")
     }
 
+    /// Bytes, if they are there already; what is still being made is nothing.
+    pub(crate) async fn bytes(&self, path: &str, most: usize) -> Result<Option<Vec<u8>>> {
+        let mut response = self.stream(path).await?;
+        if response.status() == reqwest::StatusCode::ACCEPTED {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.context("the answer broke off")? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > most {
+                bail!("the answer has more than {most} bytes");
+            }
+        }
+        Ok(Some(bytes))
+    }
+
     /// An answer without an end, to be read piece by piece.
     pub(crate) async fn stream(&self, path: &str) -> Result<reqwest::Response> {
         let request = self.http.get(format!("{}{path}", self.url));
@@ -179,6 +195,7 @@ fn take_event(
         answered.assay.sampler = assay.sampler.or(answered.assay.sampler.take());
         answered.assay.receipt = assay.receipt.or(answered.assay.receipt);
         answered.assay.final_at = assay.final_at.or(answered.assay.final_at);
+        answered.assay.proof_due = assay.proof_due.or(answered.assay.proof_due);
         answered.assay.payment = assay.payment.or(answered.assay.payment.take());
     }
     Ok(())

@@ -13,6 +13,7 @@ use crate::events::What;
 use crate::gateway::Gateway;
 use crate::lanes::{Ask, LaneTrouble, Payment};
 use crate::prepare::Job;
+use crate::routing::Choice;
 use crate::upstream::{self, NodeStream, Reply, UpstreamError};
 
 /// Why an attempt at one provider ended without a whole answer.
@@ -74,10 +75,13 @@ pub(crate) async fn buy(
     gateway: &Gateway,
     job: &Job,
     provider: &assay_chain::Provider,
-    ceiling: MicroUsd,
+    choice: &Choice,
     client: &Client,
 ) -> Result<Bought, Attempt> {
-    let body = upstream::body(job, ceiling);
+    let ceiling = choice.ceiling;
+    // What it may cost with its proof was found to fit.
+    let whole = MicroUsd(ceiling.0.saturating_add(choice.proof.0));
+    let body = upstream::body(job, whole);
     let wait = first_token_wait(gateway, job);
     let late = || Attempt::Failed(format!("it gave no token within {} s", wait.as_secs()));
     let asking = requirements(gateway, provider, &body, ceiling);
@@ -174,7 +178,7 @@ pub(crate) async fn buy(
 }
 
 /// After a 402 to a paid request: the corrected payment, if the correction holds and none was made before.
-async fn again(
+pub(crate) async fn again(
     gateway: &Gateway,
     ask: Ask,
     payment: Payment,
@@ -278,7 +282,7 @@ async fn requirements(
 
 /// The demand that this gateway can meet: on this chain, in its token, to the registered vault, and
 /// for no more than the signed offer says.
-fn acceptable(
+pub(crate) fn acceptable(
     gateway: &Gateway,
     provider: &assay_chain::Provider,
     required: &PaymentRequired,

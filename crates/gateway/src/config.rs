@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use assay_audit::AuditPolicy;
@@ -11,6 +12,7 @@ use assay_openai::Fallback;
 use assay_protocol::{MicroUsd, Tier};
 
 use crate::cloud::CloudUpstream;
+use crate::proofs::{Verifier, Verify};
 use crate::record::Rest;
 use crate::routing::RoutingPolicy;
 
@@ -31,6 +33,9 @@ pub struct GatewayConfig {
     pub audit_threads: usize,
     pub spending: Spending,
     pub disputes: DisputePolicy,
+    pub proofs: ProofPolicy,
+    /// Checks proofs. Anything but [`Verifier`] is for tests.
+    pub verifier: Arc<dyn Verify>,
     pub records: RecordPolicy,
     pub limits: GatewayLimits,
     /// The tier of a request that asks for none.
@@ -89,6 +94,35 @@ impl Default for DisputePolicy {
             bond_max: MicroUsd(25_000_000),
             poll: Duration::from_millis(500),
             off_chain: true,
+        }
+    }
+}
+
+/// How proofs of answers are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProofPolicy {
+    /// The first pause before a node is asked again for a proof, and the longest; each is twice the one before.
+    pub pause: Duration,
+    pub pause_max: Duration,
+    /// How long after its promise a proof still counts as in time: clocks differ.
+    pub grace: Duration,
+    /// A longer proof is refused unread.
+    pub bytes_max: usize,
+    /// How long one transfer of a proof may take.
+    pub transfer: Duration,
+    /// Threads of one verification.
+    pub threads: usize,
+}
+
+impl Default for ProofPolicy {
+    fn default() -> Self {
+        Self {
+            pause: Duration::from_millis(250),
+            pause_max: Duration::from_secs(15),
+            grace: Duration::from_secs(60),
+            bytes_max: assay_proof::Proof::BYTES_MAX,
+            transfer: Duration::from_secs(120),
+            threads: 1,
         }
     }
 }
@@ -222,6 +256,8 @@ impl GatewayConfig {
             audit_threads: 1,
             spending: Spending::default(),
             disputes: DisputePolicy::default(),
+            proofs: ProofPolicy::default(),
+            verifier: Arc::new(Verifier),
             records: RecordPolicy::default(),
             limits: GatewayLimits::default(),
             tier: Tier::Staked,

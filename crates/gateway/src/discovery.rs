@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_protocol::{Offer, Signed};
+use assay_protocol::ListedOffer;
 use futures::StreamExt as _;
 
 use crate::events::What;
@@ -106,7 +106,7 @@ async fn scores(gateway: &Gateway) {
 async fn offers(
     gateway: &Gateway,
     provider: &assay_chain::Provider,
-) -> Result<Vec<Signed<Offer>>, String> {
+) -> Result<Vec<ListedOffer>, String> {
     let url = format!(
         "{}/assay/v1/offers",
         provider.endpoint.trim_end_matches('/')
@@ -132,7 +132,7 @@ async fn offers(
                 return Err("its list of offers is too long".into());
             }
         }
-        let listed: Vec<Signed<Offer>> = serde_json::from_slice(&bytes)
+        let listed: Vec<ListedOffer> = serde_json::from_slice(&bytes)
             .map_err(|error| format!("its offers do not parse: {error}"))?;
         Ok(listed)
     };
@@ -142,9 +142,9 @@ async fn offers(
     let (domain, now) = (gateway.market().domain(), gateway.now());
     listed
         .into_iter()
-        .filter(|offer| gateway.serves_any(&[offer.body.model_id]))
-        .map(|offer| {
-            check_offer(offer, provider, &domain, now).map_err(|refused| refused.to_string())
+        .filter(|listed| gateway.serves_any(&[listed.offer.body.model_id]))
+        .map(|listed| {
+            check_offer(listed, provider, &domain, now).map_err(|refused| refused.to_string())
         })
         .collect()
 }

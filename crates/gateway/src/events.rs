@@ -69,6 +69,20 @@ pub enum What {
         honest: bool,
         reason: String,
     },
+    /// The proof of an answer was checked and holds: the answer is final.
+    Proven {
+        request_id: B256,
+        provider: Address,
+        bytes: u64,
+        verified_ms: u64,
+        price: MicroUsd,
+    },
+    /// No proof that holds came; the answer is re-executed instead, and nothing is paid for a proof.
+    NotProven {
+        request_id: B256,
+        provider: Address,
+        reason: String,
+    },
     Benched {
         request_id: B256,
         provider: Address,
@@ -183,6 +197,22 @@ impl What {
             } => {
                 format!("audited {} and caught it: {reason}", short(provider))
             }
+            Self::Proven {
+                provider,
+                bytes,
+                verified_ms,
+                price,
+                ..
+            } => format!(
+                "the proof by {} holds ({bytes} bytes, checked in {verified_ms} ms): the answer is final, and {price} due for it",
+                short(provider)
+            ),
+            Self::NotProven {
+                provider, reason, ..
+            } => format!(
+                "no proof by {}: {reason}; its answer is re-executed instead",
+                short(provider)
+            ),
             Self::Benched {
                 provider, reason, ..
             } => {

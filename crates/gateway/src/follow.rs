@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use assay_model::StopWatcher;
 use assay_openai::{ApiError, AssayAnswer};
-use assay_protocol::{Answered, DurationMs, Offer, Receipt, Signed, TokenCount, TokenId};
+use assay_protocol::{
+    Answered, DurationMs, Offer, ProofOffer, Receipt, Signed, TokenCount, TokenId,
+};
 
 use crate::answer::{Client, Ending, Label, Part};
 use crate::buy::{Attempt, Bought, Impatience, answered, fail, lose, patiently};
@@ -15,13 +17,22 @@ use crate::gateway::Gateway;
 use crate::prepare::Job;
 use crate::receipts::{self, Asked, Delivered};
 use crate::record::Seen;
+use crate::store::ProofState;
 use crate::upstream::{self, NodeStream, Piece};
+
+/// What the provider signed before it was asked.
+pub(crate) struct Agreed {
+    pub(crate) offer: Signed<Offer>,
+    /// For a proof of the answer, if one is wanted.
+    pub(crate) proof: Option<ProofOffer>,
+}
 
 /// A stream on its way.
 struct Running<'a> {
     gateway: &'a Gateway,
     job: &'a Job,
     asked: Asked,
+    proof: Option<ProofOffer>,
     bought: Bought,
     label: Label,
     watcher: StopWatcher,
@@ -45,10 +56,11 @@ pub(crate) async fn follow(
     gateway: &Gateway,
     job: &Job,
     provider: &assay_chain::Provider,
-    offer: Signed<Offer>,
+    agreed: Agreed,
     bought: Bought,
     client: &mut Client,
 ) -> Result<(), Attempt> {
+    let Agreed { offer, proof } = agreed;
     let asked = Asked {
         domain: gateway.market().domain(),
         provider: provider.address,
@@ -73,6 +85,7 @@ pub(crate) async fn follow(
         gateway,
         job,
         asked,
+        proof,
         bought,
         label,
         watcher: StopWatcher::new(job.model.tokenizer.clone(), &job.sampler),
@@ -220,9 +233,14 @@ impl Running<'_> {
             charged: checked.charged,
             cumulative: checked.cumulative,
         });
+        let proof = self.gateway.proof_of(self.proof.as_ref(), &checked);
+        let proof_due = match &proof {
+            Some(ProofState::Waiting { due, .. }) => Some(*due),
+            _ => None,
+        };
         if let Err(error) = self
             .gateway
-            .keep_receipt(self.job, &checked, &evidence, seen)
+            .keep_receipt(self.job, &checked, &evidence, seen, proof)
             .await
         {
             return self.broken(client, error.to_string()).await;
@@ -239,6 +257,7 @@ impl Running<'_> {
                 receipt: Some(evidence.receipt),
                 payment: None,
                 final_at: self.gateway.final_at(&checked),
+                proof_due,
             },
         };
         self.say(client, text, ending).await
@@ -271,6 +290,7 @@ impl Running<'_> {
             gateway,
             job,
             asked,
+            proof,
             bought,
             label,
             watcher,
@@ -312,6 +332,7 @@ impl Running<'_> {
                 gateway,
                 job,
                 asked,
+                proof,
                 bought,
                 label,
                 watcher,

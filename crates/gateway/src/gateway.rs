@@ -10,7 +10,10 @@ use assay_audit::{AuditPolicy, Evidence};
 use assay_chain::Market;
 use assay_model::LoadedModel;
 use assay_openai::{ApiError, Fallback};
-use assay_protocol::{Address, B256, ModelId, Receipt, SignatureChecked, Tier, Timestamp};
+use assay_protocol::{
+    Address, B256, MicroUsd, ModelId, ProofOffer, Receipt, SignatureChecked, StopReason, Tier,
+    Timestamp,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +26,7 @@ use crate::events::{Events, What};
 use crate::http::store_error;
 use crate::lanes::Lanes;
 use crate::prepare::Job;
+use crate::proofs::UnderWay;
 use crate::providers::Providers;
 use crate::receipts::Refused;
 use crate::record::{Bench, Seen};
@@ -30,8 +34,8 @@ use crate::routing::{self, Choice, NoRoute};
 use crate::serve;
 use crate::status::LastRoute;
 use crate::store::{
-    AuditState, DisputeState, DisputeTotals, Due, Entry, ReceiptEntry, Store, StoreError, Totals,
-    UnverifiedEntry,
+    AuditState, DisputeState, DisputeTotals, Due, Entry, ProofState, ReceiptEntry, Store,
+    StoreError, Totals, UnverifiedEntry,
 };
 
 /// A running gateway's state.
@@ -52,6 +56,10 @@ pub struct Gateway {
     audits: mpsc::Sender<Due>,
     /// False answers on their way to the chain; each is marked on disk, and there are few.
     disputes: mpsc::UnboundedSender<Work>,
+    /// Answers whose proof is to come; each is marked on disk, and takes no more than its place here.
+    proofs: mpsc::UnboundedSender<B256>,
+    /// How far they are, by their provers' word.
+    under_way: UnderWay,
     /// The newest choice with its reasons.
     last_route: Mutex<Option<LastRoute>>,
     /// Some audit did not fit the queue and waits on disk.
@@ -74,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) dispute_totals: DisputeTotals,
     pub(crate) audits: mpsc::Sender<Due>,
     pub(crate) disputes: mpsc::UnboundedSender<Work>,
+    pub(crate) proofs: mpsc::UnboundedSender<B256>,
 }
 
 impl Gateway {
@@ -92,6 +101,8 @@ impl Gateway {
             active: watch::Sender::new(0),
             audits: parts.audits,
             disputes: parts.disputes,
+            proofs: parts.proofs,
+            under_way: UnderWay::default(),
             last_route: Mutex::new(None),
             overflow: AtomicBool::new(false),
             look_again: Notify::new(),
@@ -284,6 +295,32 @@ impl Gateway {
             .map_or(own, |offered| offered.min(own))
     }
 
+    /// The most tokens that anybody proves of this model, prompt and answer together.
+    pub(crate) fn provable(&self, model: &LoadedModel) -> u64 {
+        let candidates = self.providers.candidates(&model.model.id());
+        let able = candidates.iter().filter(|c| c.benched.is_none());
+        let most = able.filter_map(|c| Some(c.proof?.max_tokens.0)).max();
+        most.map_or(0, u64::from)
+    }
+
+    pub(crate) fn under_way(&self) -> &UnderWay {
+        &self.under_way
+    }
+
+    /// What was paid for a proof belongs to the bill.
+    pub(crate) fn count_proof(&self, price: MicroUsd) {
+        let totals = self.totals.lock();
+        let charged = &mut totals.unwrap_or_else(PoisonError::into_inner).charged;
+        charged.0 = charged.0.saturating_add(price.0);
+    }
+
+    /// The auditor looks for what waits on disk.
+    pub(crate) fn audit_soon(&self, due: Due) {
+        if self.audits.try_send(due).is_err() {
+            self.overflow.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Chooses a provider for a job; the coin is the request's own id.
     pub(crate) fn route(&self, job: &Job, tried: &[Address]) -> Result<Choice, NoRoute> {
         let mut candidates = self.providers.candidates(&job.model.model.id());
@@ -359,6 +396,7 @@ impl Gateway {
         receipt: &SignatureChecked<Receipt>,
         evidence: &Evidence,
         seen: Seen,
+        proof: Option<ProofState>,
     ) -> Result<(), StoreError> {
         let (provider, id) = (receipt.provider, receipt.request_id);
         let (record, before) = self.providers.amend(&provider, |record| {
@@ -370,6 +408,8 @@ impl Gateway {
         let sampled = match job.tier {
             Tier::None => false,
             Tier::Optimistic => true,
+            // Its proof says more than a sample.
+            Tier::Proven if proof.is_some() => false,
             _ => self.config.audit.audits(&self.secret, &id, before),
         };
         let audit = if sampled {
@@ -379,7 +419,8 @@ impl Gateway {
         };
         let mut entry = entry(job, receipt, self.now(), audit);
         entry.final_at = self.final_at(receipt);
-        let due = entry.due();
+        entry.proof = proof;
+        let (due, proven) = (entry.due(), entry.proof.is_some());
         self.totals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -387,11 +428,31 @@ impl Gateway {
         let evidence = evidence.clone();
         self.write(move |store| store.add_receipt(&entry, &evidence, &record))
             .await?;
-        if sampled && self.audits.try_send(due).is_err() {
+        if sampled {
             // It is marked as waiting on disk, and the auditor looks there when its queue is empty.
-            self.overflow.store(true, Ordering::Relaxed);
+            self.audit_soon(due);
+        }
+        if proven {
+            // The task is gone only when the gateway stops; the next start finds the mark on disk.
+            let _ = self.proofs.send(id);
         }
         Ok(())
+    }
+
+    /// What was promised of the proof of this answer. Who left does not wait for one, and is not asked for its price.
+    pub(crate) fn proof_of(
+        &self,
+        terms: Option<&ProofOffer>,
+        receipt: &Receipt,
+    ) -> Option<ProofState> {
+        let statement = &receipt.statement;
+        if receipt.tier != Tier::Proven || statement.stop_reason == StopReason::Cut {
+            return None;
+        }
+        let terms = terms?;
+        let price = terms.charge(statement.n_prompt, statement.n_output).ok()?;
+        let due = receipt.served_at.plus_seconds(u64::from(terms.delay_s));
+        Some(ProofState::Waiting { due, price })
     }
 
     /// When an answer of a tier that waits for its window becomes final.
@@ -523,6 +584,7 @@ fn entry(job: &Job, receipt: &Receipt, at: Timestamp, audit: AuditState) -> Rece
         audit,
         final_at: None,
         dispute: None,
+        proof: None,
     }
 }
 

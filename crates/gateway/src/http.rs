@@ -22,6 +22,7 @@ use crate::answer::{Answering, Ending, Label, Part};
 use crate::gateway::Gateway;
 use crate::prepare::{self, Job};
 use crate::sse::frame;
+use crate::store::{Entry, ProofState};
 
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
@@ -33,6 +34,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/assay/v1/receipts", get(receipts))
         .route("/assay/v1/receipts/{id}", get(receipt))
         .route("/assay/v1/receipts/{id}/audit", post(audit))
+        .route("/v1/receipts/{id}/proof", get(proof))
         .route("/assay/v1/events", get(events))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -350,6 +352,41 @@ async fn audit(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> A
     }
     let report = gateway.audit_now(id).await?;
     Ok(axum::Json(report).into_response())
+}
+
+/// The checked proof of an answer, or how far it is.
+async fn proof(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Answer {
+    let id = parse_id(&id)?;
+    let Some(Entry::Receipt(entry)) = gateway.store().entry(&id).map_err(store_error)? else {
+        return Err(no_such_receipt(&id).into());
+    };
+    let refused = |status, code, message: String| {
+        Err(ApiError::new(status, "invalid_request_error", code, message).into())
+    };
+    match entry.proof {
+        None => {
+            let message =
+                "no proof was bought with this answer: ask with \"verification\": \"proven\"";
+            refused(404, "proof_not_found", message.into())
+        }
+        Some(ProofState::Waiting { due, price }) => {
+            let progress = gateway.under_way().of(&id);
+            let told = json!({ "due": due, "price": price, "progress": progress });
+            Ok((StatusCode::ACCEPTED, axum::Json(told)).into_response())
+        }
+        Some(ProofState::Failed { reason }) => {
+            let message = format!(
+                "no proof of this answer holds ({reason}): it was not paid for, and the answer is re-executed instead"
+            );
+            refused(410, "proof_failed", message)
+        }
+        Some(ProofState::Holds { .. }) => {
+            let bytes = gateway.store().proof(&id).map_err(store_error)?;
+            let bytes =
+                bytes.ok_or_else(|| ApiError::internal("the proof is gone from the ledger"))?;
+            Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+        }
+    }
 }
 
 fn parse_id(id: &str) -> Result<B256, ApiError> {

@@ -22,6 +22,7 @@ mod lanes;
 mod ledgers;
 mod prepare;
 mod prior;
+mod proofs;
 mod providers;
 mod receipts;
 mod record;
@@ -37,19 +38,20 @@ mod upstream;
 pub use auditor::AuditReport;
 pub use cloud::{ApiKey, CloudUpstream};
 pub use config::{
-    ChainPatience, DisputePolicy, GatewayConfig, GatewayLimits, RecordPolicy, Spending,
+    ChainPatience, DisputePolicy, GatewayConfig, GatewayLimits, ProofPolicy, RecordPolicy, Spending,
 };
 pub use events::{Event, Verdict, What};
 pub use gateway::Gateway;
 pub use lanes::LaneStatus;
 pub use ledgers::{LedgersError, Recovered, create_ledgers, recover};
 pub use prior::ChainsWord;
+pub use proofs::{ProofPhase, ProofProgress, ProofStatus, Verifier, Verify};
 pub use record::{Bench, ProviderRecord, Rest};
 pub use records::PostError;
 pub use routing::RoutingPolicy;
 pub use server::{RunningGateway, StartError, start};
 pub use status::{LastRoute, ModelStatus, OfferStatus, ProviderStatus, Status};
 pub use store::{
-    AuditState, DisputeState, DisputeTotals, Entry, ReceiptEntry, Store, StoreError, Totals,
-    UnverifiedEntry,
+    AuditState, DisputeState, DisputeTotals, Entry, ProofState, ReceiptEntry, Store, StoreError,
+    Totals, UnverifiedEntry,
 };

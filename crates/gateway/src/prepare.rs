@@ -37,6 +37,7 @@ impl Job {
             prompt: TokenCount(u32::try_from(self.prompt.len()).unwrap_or(u32::MAX)),
             max_tokens: self.sampler.max_tokens,
             max_price: self.max_price,
+            proven: self.tier == Tier::Proven,
         }
     }
 }
@@ -53,7 +54,12 @@ pub(crate) fn job(gateway: &Gateway, surface: Surface, body: &[u8]) -> Result<Jo
     let prompt = tokens(model, &request.input)?;
     let context = gateway.context(model);
     let room = u64::from(context).saturating_sub(prompt.len() as u64);
-    let default = u64::from(gateway.limits().output_tokens_default).min(room);
+    let mut default = u64::from(gateway.limits().output_tokens_default).min(room);
+    if tier == Tier::Proven {
+        // Who names no length gets what can be proven.
+        let provable = gateway.provable(model).saturating_sub(prompt.len() as u64);
+        default = default.min(provable.max(1));
+    }
     let output = request.sampler.max_tokens.map_or(default, u64::from);
     if output == 0 || output > room {
         return Err(ApiError::context_exceeded(
@@ -95,11 +101,11 @@ pub(crate) fn job(gateway: &Gateway, surface: Surface, body: &[u8]) -> Result<Jo
 
 fn tier(asked: Option<Tier>, default: Tier) -> Result<Tier, ApiError> {
     match asked.unwrap_or(default) {
-        tier @ (Tier::None | Tier::Staked | Tier::Optimistic) => Ok(tier),
+        tier @ (Tier::None | Tier::Staked | Tier::Optimistic | Tier::Proven) => Ok(tier),
         tier => Err(ApiError::unsupported(
             "assay.verification",
             format!(
-                "verification '{}' is not offered yet: ask for 'none', 'staked' or 'optimistic'",
+                "verification '{}' is not offered yet: ask for 'none', 'staked', 'optimistic' or 'proven'",
                 tier.label()
             ),
         )),

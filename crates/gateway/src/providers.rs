@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use assay_payments::x402::PaymentRequirements;
-use assay_protocol::{Address, Domain, MicroUsd, ModelId, Offer, Signed, Timestamp};
+use assay_protocol::{
+    Address, B256, Domain, ListedOffer, MicroUsd, ModelId, Offer, ProofOffer, Signed, Timestamp,
+};
 
 use crate::prior::ChainsWord;
 use crate::record::ProviderRecord;
@@ -17,6 +19,8 @@ use crate::routing::Candidate;
 pub(crate) struct Provider {
     pub(crate) registered: assay_chain::Provider,
     pub(crate) offers: BTreeMap<ModelId, Signed<Offer>>,
+    /// On which terms it proves what it answers.
+    pub(crate) proofs: BTreeMap<ModelId, Signed<ProofOffer>>,
     /// How it wants to be paid, from its own 402; checked against the registry.
     pub(crate) requirements: Option<PaymentRequirements>,
     pub(crate) in_flight: u32,
@@ -78,6 +82,7 @@ impl Providers {
                         || known.registered.endpoint != provider.endpoint
                     {
                         known.offers.clear();
+                        known.proofs.clear();
                         known.requirements = None;
                     }
                     known.registered = provider;
@@ -88,6 +93,7 @@ impl Providers {
                     let provider = Provider {
                         registered: provider,
                         offers: BTreeMap::new(),
+                        proofs: BTreeMap::new(),
                         requirements: None,
                         in_flight: 0,
                         trouble: None,
@@ -122,14 +128,17 @@ impl Providers {
         }
     }
 
-    pub(crate) fn set_offers(&self, address: &Address, offers: Result<Vec<Signed<Offer>>, String>) {
+    pub(crate) fn set_offers(&self, address: &Address, offers: Result<Vec<ListedOffer>, String>) {
         let mut state = self.lock();
         let Some(provider) = state.providers.get_mut(address) else {
             return;
         };
         match offers {
-            Ok(offers) => {
-                provider.offers = offers.into_iter().map(|o| (o.body.model_id, o)).collect();
+            Ok(listed) => {
+                let model = |listed: &ListedOffer| listed.offer.body.model_id;
+                let proofs = listed.iter().filter_map(|l| Some((model(l), l.proof?)));
+                provider.proofs = proofs.collect();
+                provider.offers = listed.iter().map(|l| (model(l), l.offer)).collect();
                 provider.trouble = None;
             }
             // What was signed holds until it expires, whether or not the node answers just now.
@@ -213,6 +222,7 @@ impl Providers {
             let record = state.records.get(address).unwrap_or(&blank);
             candidates.push(Candidate {
                 offer: offer.body,
+                proof: provider.proofs.get(model).map(|proof| proof.body),
                 speed: record.speed(),
                 told: provider.told.map(|(word, _)| word),
                 last_used_ms: record.last_used_ms,
@@ -257,21 +267,36 @@ pub(crate) enum OfferRefused {
     OtherProvider(Address),
     #[error("an offer expired at {0}")]
     Expired(u64),
+    #[error("the proofs offered with model {model} are of model {proven}")]
+    OtherModel { model: B256, proven: B256 },
 }
 
-/// Checks one offer against the registry's key and the clock.
+/// Checks one offer, and that for its proof, against the registry's key and the clock.
 pub(crate) fn check_offer(
-    offer: Signed<Offer>,
+    listed: ListedOffer,
     registered: &assay_chain::Provider,
     domain: &Domain,
     now: Timestamp,
-) -> Result<Signed<Offer>, OfferRefused> {
-    let offer = offer.check(domain, registered.offer_key)?;
+) -> Result<ListedOffer, OfferRefused> {
+    let offer = listed.offer.check(domain, registered.offer_key)?;
+    if let Some(proof) = listed.proof {
+        let proof = proof.check(domain, registered.offer_key)?;
+        if proof.provider != registered.address {
+            return Err(OfferRefused::OtherProvider(proof.provider));
+        }
+        if proof.model_id != offer.model_id {
+            let (model, proven) = (offer.model_id, proof.model_id);
+            return Err(OfferRefused::OtherModel { model, proven });
+        }
+        if proof.expires_at <= now {
+            return Err(OfferRefused::Expired(proof.expires_at.0));
+        }
+    }
     if offer.provider != registered.address {
         return Err(OfferRefused::OtherProvider(offer.provider));
     }
     if offer.expires_at <= now {
         return Err(OfferRefused::Expired(offer.expires_at.0));
     }
-    Ok(offer.into_signed())
+    Ok(listed)
 }

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use assay_protocol::{Address, MicroUsd, Offer, Timestamp, TokenCount, Usage};
+use assay_protocol::{Address, MicroUsd, Offer, ProofOffer, Timestamp, TokenCount, Usage};
 
 use crate::prior::{self, ChainsWord};
 
@@ -40,8 +40,10 @@ impl Default for RoutingPolicy {
 pub(crate) struct Wanted {
     pub prompt: TokenCount,
     pub max_tokens: u32,
-    /// The most that this request may cost.
+    /// The most that this request may cost, with its proof.
     pub max_price: Option<MicroUsd>,
+    /// Whether the answer is to be proven.
+    pub proven: bool,
 }
 
 /// What a provider showed so far.
@@ -55,6 +57,8 @@ pub struct Speed {
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub offer: Offer,
+    /// On which terms it proves, if it does.
+    pub proof: Option<ProofOffer>,
     /// As this gateway measured it.
     pub speed: Option<Speed>,
     /// What the chain says of one that was not measured here.
@@ -75,8 +79,12 @@ pub(crate) struct Candidate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub provider: Address,
-    /// The most that the request can cost there: what the voucher must cover.
+    /// The most that the answer can cost there: what the voucher must cover.
     pub ceiling: MicroUsd,
+    /// The most that its proof costs on top, paid apart.
+    pub proof: MicroUsd,
+    /// The terms of that proof, if one is wanted.
+    pub terms: Option<ProofOffer>,
     pub why: String,
     /// The others, each with why not.
     pub passed_over: Vec<(Address, String)>,
@@ -99,6 +107,10 @@ pub(crate) enum Refusal {
     Expired,
     #[error("{needed} tokens do not fit its context of {context}")]
     Context { needed: u64, context: u32 },
+    #[error("it offers no proofs")]
+    NoProofs,
+    #[error("it proves answers of up to {most} tokens with their prompt, this could have {needed}")]
+    ProofTooLong { needed: u64, most: u32 },
     #[error("it could cost {ceiling}, the request allows {allowed}")]
     TooDear {
         ceiling: MicroUsd,
@@ -117,6 +129,8 @@ pub(crate) enum Refusal {
 struct Scored<'a> {
     candidate: &'a Candidate,
     ceiling: MicroUsd,
+    proof: MicroUsd,
+    terms: Option<ProofOffer>,
     /// Expected cost in 10^-12 dollars.
     cost: u128,
     /// Expected milliseconds, if it was measured.
@@ -178,6 +192,8 @@ pub(crate) fn choose(
     Ok(Choice {
         provider: chosen.candidate.offer.provider,
         ceiling: chosen.ceiling,
+        proof: chosen.proof,
+        terms: chosen.terms,
         why,
         passed_over,
     })
@@ -221,10 +237,20 @@ fn admit<'a>(
         offer.price.charge(&usage).map_err(|_| Refusal::AbsurdPrice)
     };
     let ceiling = charge(TokenCount(wanted.max_tokens))?;
+    let terms = proof_terms(wanted, candidate, now_ms)?;
+    let proof = terms.map_or(Ok(MicroUsd::ZERO), |terms| {
+        terms.charge(wanted.prompt, TokenCount(wanted.max_tokens))
+    });
+    let proof = proof.map_err(|_| Refusal::AbsurdPrice)?;
+    let whole = ceiling.checked_add(proof);
+    let whole = whole.map_err(|_| Refusal::AbsurdPrice)?;
     if let Some(allowed) = wanted.max_price
-        && ceiling > allowed
+        && whole > allowed
     {
-        return Err(Refusal::TooDear { ceiling, allowed });
+        return Err(Refusal::TooDear {
+            ceiling: whole,
+            allowed,
+        });
     }
     if candidate.resting_until_ms > now_ms {
         let for_ms = candidate.resting_until_ms - now_ms;
@@ -237,9 +263,10 @@ fn admit<'a>(
         return Err(Refusal::Full(offer.concurrency));
     }
     let expected = wanted.max_tokens.min(policy.expected_output.0);
-    // Sums of two products of a u32 and a u64: below 2^97.
-    let cost = u128::from(wanted.prompt.0) * u128::from(offer.price.input.0)
-        + u128::from(expected) * u128::from(offer.price.output.0);
+    let proof_price = terms.map_or(0, |terms| u128::from(terms.price.0));
+    // Sums of four products of a u32 and a u64: below 2^98.
+    let cost = u128::from(wanted.prompt.0) * (u128::from(offer.price.input.0) + proof_price)
+        + u128::from(expected) * (u128::from(offer.price.output.0) + proof_price);
     // Requests already there share the machine.
     let time = |speed: Speed| {
         prior::time_ms(&speed, TokenCount(expected)) * (1 + u64::from(candidate.in_flight))
@@ -248,10 +275,31 @@ fn admit<'a>(
     Ok(Scored {
         candidate,
         ceiling,
+        proof,
+        terms,
         cost,
         time_ms: candidate.speed.map(time),
         told_ms: told.and_then(|told| told.speed()).map(time),
     })
+}
+
+/// The terms on which this answer would be proven there; nothing if it is not to be.
+fn proof_terms(
+    wanted: &Wanted,
+    candidate: &Candidate,
+    now_ms: u64,
+) -> Result<Option<ProofOffer>, Refusal> {
+    if !wanted.proven {
+        return Ok(None);
+    }
+    let current = |terms: &ProofOffer| terms.expires_at > Timestamp(now_ms / 1000);
+    let terms = candidate.proof.filter(current).ok_or(Refusal::NoProofs)?;
+    let needed = u64::from(wanted.prompt.0) + u64::from(wanted.max_tokens);
+    let most = terms.max_tokens.0;
+    if needed > u64::from(most) {
+        return Err(Refusal::ProofTooLong { needed, most });
+    }
+    Ok(Some(terms))
 }
 
 /// Weighted permille of the best; an unmeasured node is taken to be as fast as the fastest, unless the chain says worse.
@@ -283,6 +331,9 @@ fn explore(policy: &RoutingPolicy, able: &[Scored<'_>], coin: u64) -> Option<usi
 
 fn describe(s: &Scored<'_>, cheapest: u128, fastest: u64) -> String {
     let mut text = format!("at most {}", s.ceiling);
+    if s.proof > MicroUsd::ZERO {
+        let _ = write!(text, " and {} for its proof", s.proof);
+    }
     let cost = s.cost.saturating_mul(100) / cheapest;
     if s.cost <= cheapest {
         text.push_str(" (cheapest)");
@@ -338,6 +389,12 @@ impl NoRoute {
             .any(|(_, r)| matches!(r, Refusal::TooDear { .. }))
     }
 
+    /// Nobody proves such an answer.
+    pub(crate) fn is_unproven(&self) -> bool {
+        let unproven = |r: &Refusal| matches!(r, Refusal::NoProofs | Refusal::ProofTooLong { .. });
+        self.reasons.iter().any(|(_, r)| unproven(r)) && !self.is_busy() && !self.is_too_dear()
+    }
+
     /// One sentence for the user.
     pub(crate) fn explain(&self) -> String {
         if self.reasons.is_empty() {
@@ -373,6 +430,7 @@ mod tests {
                 ttft_promise: DurationMs(500),
                 expires_at: Timestamp(NOW / 1000 + 60),
             },
+            proof: None,
             speed: Some(Speed {
                 ttft_ms: 100,
                 us_per_token: 10_000,
@@ -391,6 +449,24 @@ mod tests {
             prompt: TokenCount(100),
             max_tokens: 100,
             max_price: None,
+            proven: false,
+        }
+    }
+
+    /// The same node, with proofs at this price.
+    fn prover(n: u8, output_price: u64, price: u64) -> Candidate {
+        let plain = node(n, output_price);
+        let proof = ProofOffer {
+            provider: plain.offer.provider,
+            model_id: plain.offer.model_id,
+            price: MicroUsdPerMillionTokens(price),
+            max_tokens: TokenCount(256),
+            delay_s: 60,
+            expires_at: plain.offer.expires_at,
+        };
+        Candidate {
+            proof: Some(proof),
+            ..plain
         }
     }
 
@@ -574,6 +650,52 @@ mod tests {
             },
         );
         refuse(|c| c.in_flight = 4, Refusal::Full(4));
+    }
+
+    #[test]
+    fn a_proof_is_asked_of_who_proves_and_its_price_counts() {
+        let go = |wanted: Wanted, candidates: &[Candidate]| {
+            choose(&RoutingPolicy::default(), &wanted, candidates, &[], NOW, 1)
+        };
+        let proven = Wanted {
+            proven: true,
+            ..wanted()
+        };
+        let (none, dear, cheap) = (
+            node(1, 10_000),
+            prover(2, 100_000, 900_000),
+            prover(3, 120_000, 500_000),
+        );
+        let all = [none.clone(), dear.clone(), cheap.clone()];
+        let choice = go(proven, &all).unwrap();
+        // 200 tokens at 500,000 micro-USD a million.
+        assert_eq!(choice.provider, cheap.offer.provider);
+        assert_eq!(
+            (choice.ceiling, choice.proof),
+            (MicroUsd(18), MicroUsd(100))
+        );
+        assert_eq!(go(wanted(), &all).unwrap().proof, MicroUsd::ZERO);
+
+        let refused = go(proven, &[none]).unwrap_err();
+        assert_eq!(refused.reasons[0].1, Refusal::NoProofs);
+        assert!(refused.is_unproven());
+        let mut late = cheap.clone();
+        late.proof.as_mut().unwrap().expires_at = Timestamp(NOW / 1000);
+        let refused = go(proven, &[late]).unwrap_err();
+        assert_eq!(refused.reasons[0].1, Refusal::NoProofs);
+        let long = Wanted {
+            max_tokens: 157,
+            ..proven
+        };
+        let refused = go(long, std::slice::from_ref(&cheap)).unwrap_err();
+        let (needed, most) = (257, 256);
+        assert_eq!(refused.reasons[0].1, Refusal::ProofTooLong { needed, most });
+        let poor = Wanted {
+            max_price: Some(MicroUsd(117)),
+            ..proven
+        };
+        let refused = go(poor, &[cheap]).unwrap_err();
+        assert!(refused.is_too_dear() && !refused.is_unproven());
     }
 
     #[test]

@@ -4,16 +4,15 @@
 use std::time::Duration;
 
 use assay_openai::{ApiError, Fallback};
-use assay_protocol::Address;
 
 use crate::answer::{Client, Part};
 use crate::buy::{Attempt, buy};
 use crate::cloud::{self, CloudError, CloudRequest, CloudTimeouts, CloudUpstream};
 use crate::events::What;
-use crate::follow::follow;
+use crate::follow::{Agreed, follow};
 use crate::gateway::Gateway;
 use crate::prepare::Job;
-use crate::routing::NoRoute;
+use crate::routing::{Choice, NoRoute};
 use crate::store::UnverifiedEntry;
 
 /// Answers a job to its client, somehow.
@@ -35,10 +34,10 @@ pub(crate) async fn run(gateway: &Gateway, job: Job, mut client: Client) {
             request_id: job.request_id,
             provider,
             ceiling: choice.ceiling,
-            why: choice.why,
+            why: choice.why.clone(),
         });
         let _place = gateway.providers().take_place(provider);
-        match attempt(gateway, &job, provider, choice.ceiling, &mut client).await {
+        match attempt(gateway, &job, &choice, &mut client).await {
             Ok(()) | Err(Attempt::Left | Attempt::Broke) => return,
             Err(Attempt::Busy {
                 retry_after: after,
@@ -77,18 +76,19 @@ pub(crate) async fn run(gateway: &Gateway, job: Job, mut client: Client) {
 async fn attempt(
     gateway: &Gateway,
     job: &Job,
-    address: Address,
-    ceiling: assay_protocol::MicroUsd,
+    choice: &Choice,
     client: &mut Client,
 ) -> Result<(), Attempt> {
     let gone = || Attempt::Failed("it left the registry".into());
-    let provider = gateway.providers().get(&address).ok_or_else(gone)?;
-    let offer = *provider
-        .offers
-        .get(&job.model.model.id())
-        .ok_or_else(gone)?;
-    let bought = buy(gateway, job, &provider.registered, ceiling, client).await?;
-    follow(gateway, job, &provider.registered, offer, bought, client).await
+    let provider = gateway.providers().get(&choice.provider);
+    let provider = provider.ok_or_else(gone)?;
+    let model = job.model.model.id();
+    let terms = Agreed {
+        offer: *provider.offers.get(&model).ok_or_else(gone)?,
+        proof: choice.terms,
+    };
+    let bought = buy(gateway, job, &provider.registered, choice, client).await?;
+    follow(gateway, job, &provider.registered, terms, bought, client).await
 }
 
 /// Nobody in the market could: a cloud if it may, or the reason.
@@ -189,6 +189,14 @@ fn refusal(
             let message = format!("{}: raise assay.max_price", no_route.explain());
             ApiError::new(402, "invalid_request_error", "max_price_too_low", message)
                 .at("assay.max_price")
+        }
+        Some(no_route) if no_route.is_unproven() => {
+            let message = format!(
+                "{}: ask for fewer tokens, or for 'staked' or 'optimistic'",
+                no_route.explain()
+            );
+            ApiError::new(503, "server_error", "proofs_not_offered", message)
+                .at("assay.verification")
         }
         Some(no_route) if no_route.is_busy() => {
             let mut error = ApiError::busy(1_000);

@@ -13,7 +13,7 @@ use crate::gateway::{Gateway, Parts};
 use crate::lanes::Lanes;
 use crate::ledgers::{self, LedgersError};
 use crate::store::StoreError;
-use crate::{auditor, care, discovery, disputes, http, records};
+use crate::{auditor, care, discovery, disputes, http, proofs, records};
 
 /// How long connections and running answers may go on after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -57,6 +57,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
     );
     let (audits, coming) = mpsc::channel(config.limits.audits_waiting_max.max(1));
     let (disputes, disputed) = mpsc::unbounded_channel();
+    let (proven, unproven) = mpsc::unbounded_channel();
     let listen = config.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -77,6 +78,7 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
         dispute_totals: scan.dispute_totals,
         audits,
         disputes,
+        proofs: proven,
     };
     let gateway = Arc::new(Gateway::new(config, parts)?);
     discovery::look(&gateway).await;
@@ -92,6 +94,9 @@ pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> 
     gateway
         .tasks()
         .spawn(disputes::run(gateway.clone(), disputed, scan.disputes));
+    gateway
+        .tasks()
+        .spawn(proofs::run(gateway.clone(), unproven, scan.proofs));
     let stop = gateway.shutdown_token();
     let app = http::router(gateway.clone());
     let server = tokio::spawn(async move {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use assay_audit::AuditPolicy;
 use assay_openai::ApiError;
-use assay_protocol::{Address, B256, Domain, MicroUsd, ModelId, Price, Timestamp};
+use assay_protocol::{Address, B256, Domain, MicroUsd, ModelId, Price, ProofOffer, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::Gateway;
@@ -82,6 +82,9 @@ pub struct OfferStatus {
     pub max_context: u32,
     pub concurrency: u32,
     pub expires_at: Timestamp,
+    /// On which terms it proves, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofOffer>,
 }
 
 impl Gateway {
@@ -145,6 +148,10 @@ fn provider(
             max_context: offer.body.max_context.0,
             concurrency: offer.body.concurrency,
             expires_at: offer.body.expires_at,
+            proof: provider
+                .proofs
+                .get(&offer.body.model_id)
+                .map(|proof| proof.body),
         })
         .collect();
     let now = gateway.now();

@@ -18,6 +18,8 @@ const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
 const SEQUENCES: TableDefinition<&[u8; 32], u64> = TableDefinition::new("sequences");
 /// Request id → `Evidence`.
 const EVIDENCE: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("evidence");
+/// Request id → the bytes of a proof that was checked.
+const PROOFS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("proofs");
 /// Provider → `ProviderRecord`.
 const PROVIDERS: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("providers");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -53,11 +55,17 @@ pub struct ReceiptEntry {
     /// What became of it on the chain, if it was found false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispute: Option<DisputeState>,
+    /// How far its proof is, if one was bought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofState>,
 }
 
 impl ReceiptEntry {
-    /// Re-executed, and out of the window in which anybody could have challenged it.
+    /// Proven; or re-executed, and out of the window in which anybody could have challenged it.
     pub fn is_final(&self, now: Timestamp) -> bool {
+        if matches!(self.proof, Some(ProofState::Holds { .. })) {
+            return true;
+        }
         let honest = matches!(self.audit, AuditState::Honest { .. });
         honest && self.final_at.is_some_and(|final_at| final_at <= now)
     }
@@ -116,6 +124,41 @@ pub enum AuditState {
     Failed {
         reason: String,
     },
+}
+
+/// How far the proof of an answer got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ProofState {
+    /// Promised by `due`, for this price.
+    Waiting { due: Timestamp, price: MicroUsd },
+    /// Checked: the statement is true. Paid once its provider has the price.
+    Holds {
+        at: Timestamp,
+        bytes: u64,
+        verified_ms: u64,
+        price: MicroUsd,
+        paid: bool,
+    },
+    /// It did not come in time, or does not hold. Nothing was paid for it, and the answer is re-executed instead.
+    Failed { reason: String },
+}
+
+impl ProofState {
+    /// There is something left to do.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Waiting { .. } | Self::Holds { paid: false, .. })
+    }
+
+    /// What was paid for it.
+    pub fn paid(&self) -> MicroUsd {
+        match self {
+            Self::Holds {
+                price, paid: true, ..
+            } => *price,
+            _ => MicroUsd::ZERO,
+        }
+    }
 }
 
 /// How far the conviction of a false answer got.
@@ -333,6 +376,45 @@ impl Store {
         Ok(write.commit()?)
     }
 
+    /// Records how far a proof is; its bytes are kept with the word that it holds.
+    pub fn set_proof(
+        &self,
+        id: &B256,
+        state: ProofState,
+        bytes: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        amend(&write, id, |entry| entry.proof = Some(state))?;
+        if let Some(bytes) = bytes {
+            write.open_table(PROOFS)?.insert(&id.0, bytes)?;
+        }
+        Ok(write.commit()?)
+    }
+
+    /// Records that no proof holds, and that the answer is to be re-executed in its stead, unless it was already.
+    pub(crate) fn fail_proof(&self, id: &B256, reason: String) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        amend(&write, id, |entry| {
+            entry.proof = Some(ProofState::Failed { reason });
+            if entry.audit == AuditState::NotSampled {
+                entry.audit = AuditState::Waiting;
+            }
+        })?;
+        Ok(write.commit()?)
+    }
+
+    /// The proof of an answer, if one holds.
+    pub fn proof(&self, id: &B256) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.database.begin_read()?;
+        let table = match read.open_table(PROOFS) {
+            Ok(table) => table,
+            // None was ever kept here.
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(table.get(&id.0)?.map(|bytes| bytes.value().to_vec()))
+    }
+
     pub fn set_record(
         &self,
         provider: &Address,
@@ -407,6 +489,9 @@ impl Store {
             if entry.audit == AuditState::Waiting {
                 scan.audits.push(entry.due());
             }
+            if entry.proof.as_ref().is_some_and(ProofState::is_pending) {
+                scan.proofs.push(entry.id);
+            }
             let Some(dispute) = entry.dispute else {
                 continue;
             };
@@ -424,6 +509,7 @@ impl Store {
 pub(crate) struct Scan {
     pub(crate) audits: Vec<Due>,
     pub(crate) disputes: Vec<B256>,
+    pub(crate) proofs: Vec<B256>,
     pub(crate) totals: Totals,
     pub(crate) dispute_totals: DisputeTotals,
 }
@@ -485,6 +571,9 @@ impl Totals {
                 plus(&mut self.receipts, 1);
                 plus(&mut self.tokens, u64::from(entry.output_tokens));
                 plus(&mut self.charged.0, entry.charged.0);
+                if let Some(proof) = &entry.proof {
+                    plus(&mut self.charged.0, proof.paid().0);
+                }
             }
             Entry::Unverified(entry) => {
                 plus(&mut self.unverified, 1);

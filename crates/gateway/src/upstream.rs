@@ -11,6 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
 use crate::prepare::Job;
+use crate::proofs::ProofProgress;
 use crate::sse::SseReader;
 
 /// The longest refusal or receipt that is read.
@@ -61,7 +62,7 @@ pub(crate) enum UpstreamError {
 }
 
 /// The body for a node: token ids and the exact sampler, so that there is one way to read it.
-pub(crate) fn body(job: &Job, ceiling: MicroUsd) -> Value {
+pub(crate) fn body(job: &Job, max_price: MicroUsd) -> Value {
     json!({
         // By its id: a name means what its owner likes.
         "model": job.model.model.id(),
@@ -71,7 +72,7 @@ pub(crate) fn body(job: &Job, ceiling: MicroUsd) -> Value {
         "assay": {
             "sampler": job.sampler,
             "verification": job.tier,
-            "max_price": ceiling,
+            "max_price": max_price,
             "request_id": job.request_id,
         },
     })
@@ -99,17 +100,7 @@ pub(crate) async fn send(
         })?;
     match response.status().as_u16() {
         200 => Ok(Reply::Stream(NodeStream::new(response, event_bytes_max))),
-        402 => {
-            let required = response
-                .headers()
-                .get(x402::PAYMENT_REQUIRED)
-                .ok_or_else(|| {
-                    UpstreamError::BadDemand("the header PAYMENT-REQUIRED is missing".into())
-                })?;
-            let required = x402::decode(required.as_bytes())
-                .map_err(|error| UpstreamError::BadDemand(error.to_string()))?;
-            Ok(Reply::PaymentRequired(Box::new(required)))
-        }
+        402 => Ok(Reply::PaymentRequired(Box::new(demand(&response)?))),
         429 | 503 => Ok(Reply::Busy {
             retry_after: retry_after(response.headers()),
         }),
@@ -120,6 +111,24 @@ pub(crate) async fn send(
     }
 }
 
+/// The receipt of a request, if the node has one now.
+pub(crate) async fn receipt_once(
+    http: &reqwest::Client,
+    endpoint: &str,
+    request_id: &B256,
+) -> Option<Signed<Receipt>> {
+    let url = format!(
+        "{}/assay/v1/receipts/{request_id}",
+        endpoint.trim_end_matches('/')
+    );
+    let response = http.get(&url).send().await.ok()?;
+    let body = match response.status().is_success() {
+        true => bounded(response).await.ok()?,
+        false => return None,
+    };
+    serde_json::from_slice(&body).ok()
+}
+
 /// The receipt that a node signed after its reader had left; it takes the node a moment to notice.
 pub(crate) async fn receipt(
     http: &reqwest::Client,
@@ -127,24 +136,112 @@ pub(crate) async fn receipt(
     request_id: &B256,
     patience: Duration,
 ) -> Option<Signed<Receipt>> {
-    let url = format!(
-        "{}/assay/v1/receipts/{request_id}",
-        endpoint.trim_end_matches('/')
-    );
     let asking = async {
         let mut pause = Duration::from_millis(10);
         loop {
-            if let Ok(response) = http.get(&url).send().await
-                && response.status().is_success()
-                && let Ok(body) = bounded(response).await
-            {
-                return serde_json::from_slice(&body).ok();
+            if let Some(receipt) = receipt_once(http, endpoint, request_id).await {
+                return Some(receipt);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     };
     tokio::time::timeout(patience, asking).await.ok().flatten()
+}
+
+/// What a node answered to who asked for a proof.
+pub(crate) enum ProofReply {
+    Bytes(Vec<u8>),
+    NotYet(ProofProgress),
+    /// It will not come.
+    Refused(String),
+}
+
+/// Asks once for the proof of an answer, and reads no more than `bytes_max` of it.
+pub(crate) async fn proof(
+    http: &reqwest::Client,
+    endpoint: &str,
+    request_id: &B256,
+    bytes_max: usize,
+) -> Result<ProofReply, UpstreamError> {
+    let response = http.get(proof_url(endpoint, request_id)).send().await;
+    let response =
+        response.map_err(|error| UpstreamError::Unreachable(error.without_url().to_string()))?;
+    match response.status().as_u16() {
+        200 => match bounded_by(response, bytes_max).await {
+            Ok(bytes) => Ok(ProofReply::Bytes(bytes)),
+            Err(Unread::TooLong) => Ok(ProofReply::Refused(format!(
+                "it sent a proof of more than {bytes_max} bytes"
+            ))),
+            Err(Unread::BrokeOff) => Err(UpstreamError::BrokeOff("in its proof".into())),
+        },
+        202 => {
+            let body = bounded(response).await.unwrap_or_default();
+            let progress = serde_json::from_slice(&body).unwrap_or_default();
+            Ok(ProofReply::NotYet(progress))
+        }
+        429 | 503 => Ok(ProofReply::NotYet(ProofProgress::default())),
+        status => Ok(ProofReply::Refused(format!(
+            "it says (status {status}): {}",
+            message(response).await
+        ))),
+    }
+}
+
+/// What a node answered to the price of a proof.
+pub(crate) enum PriceReply {
+    Receipt(Box<Signed<Receipt>>),
+    PaymentRequired(Box<PaymentRequired>),
+    /// It has the price already.
+    Paid,
+    Refused(String),
+}
+
+/// Sends the price of a proof; without a payment, asks how it is to be paid.
+pub(crate) async fn pay_for_proof(
+    http: &reqwest::Client,
+    endpoint: &str,
+    request_id: &B256,
+    payment: Option<&PaymentPayload>,
+) -> Result<PriceReply, UpstreamError> {
+    let mut request = http.post(proof_url(endpoint, request_id));
+    if let Some(payment) = payment {
+        request = request.header(x402::PAYMENT_SIGNATURE, x402::encode(payment));
+    }
+    let response = request
+        .send()
+        .await
+        .map_err(|error| match error.is_connect() {
+            true => UpstreamError::NoConnection(error.without_url().to_string()),
+            false => UpstreamError::Unreachable(error.without_url().to_string()),
+        })?;
+    match response.status().as_u16() {
+        200 => {
+            let body = bounded(response).await;
+            let body = body.map_err(|()| UpstreamError::BrokeOff("in its receipt".into()))?;
+            let receipt = serde_json::from_slice(&body).map_err(|_| UpstreamError::BadEvent)?;
+            Ok(PriceReply::Receipt(Box::new(receipt)))
+        }
+        402 => Ok(PriceReply::PaymentRequired(Box::new(demand(&response)?))),
+        409 => Ok(PriceReply::Paid),
+        status => Ok(PriceReply::Refused(format!(
+            "status {status}: {}",
+            message(response).await
+        ))),
+    }
+}
+
+fn proof_url(endpoint: &str, request_id: &B256) -> String {
+    let endpoint = endpoint.trim_end_matches('/');
+    format!("{endpoint}/v1/receipts/{request_id}/proof")
+}
+
+/// What a 402 wants.
+fn demand(response: &reqwest::Response) -> Result<PaymentRequired, UpstreamError> {
+    let required = response.headers().get(x402::PAYMENT_REQUIRED);
+    let required = required
+        .ok_or_else(|| UpstreamError::BadDemand("the header PAYMENT-REQUIRED is missing".into()))?;
+    x402::decode(required.as_bytes()).map_err(|error| UpstreamError::BadDemand(error.to_string()))
 }
 
 fn retry_after(headers: &reqwest::header::HeaderMap) -> Duration {
@@ -167,12 +264,24 @@ async fn message(response: reqwest::Response) -> String {
 
 /// A small body; none if it is not small or breaks off.
 async fn bounded(response: reqwest::Response) -> Result<Vec<u8>, ()> {
+    bounded_by(response, SMALL_BODY_BYTES_MAX)
+        .await
+        .map_err(drop)
+}
+
+/// Why a body was not read to its end.
+enum Unread {
+    TooLong,
+    BrokeOff,
+}
+
+async fn bounded_by(response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, Unread> {
     let mut stream = response.bytes_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
-        bytes.extend_from_slice(&chunk.map_err(drop)?);
-        if bytes.len() > SMALL_BODY_BYTES_MAX {
-            return Err(());
+        bytes.extend_from_slice(&chunk.map_err(|_| Unread::BrokeOff)?);
+        if bytes.len() > bytes_max {
+            return Err(Unread::TooLong);
         }
     }
     Ok(bytes)

@@ -22,11 +22,13 @@ pub struct Prover;
 impl Prove for Prover {
     fn prove(
         &self,
-        _model: &Model,
-        _claim: &Claim<'_>,
-        _threads: usize,
-        _progress: &mut dyn FnMut(Progress),
+        model: &Model,
+        claim: &Claim<'_>,
+        threads: usize,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<u8>, String> {
-        Err("this version of the program makes no proofs yet".into())
+        let proof = assay_proof::prove(model, claim, threads, progress);
+        let proof = proof.map_err(|error| error.to_string())?;
+        Ok(proof.as_bytes().to_vec())
     }
 }

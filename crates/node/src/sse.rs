@@ -40,6 +40,7 @@ pub(crate) fn extension(done: Done) -> AssayAnswer {
         receipt: Some(done.receipt),
         payment: serde_json::to_value(&done.payment).ok(),
         final_at: None,
+        proof_due: None,
     }
 }
 

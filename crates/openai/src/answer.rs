@@ -21,6 +21,9 @@ pub struct AssayAnswer {
     /// Until when an answer of the optimistic tier can be challenged, in seconds since 1970; final after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_at: Option<Timestamp>,
+    /// By when the proof of an answer of the proven tier is promised; until it is checked, the answer is provisional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_due: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -217,6 +217,17 @@ impl Lanes {
             .await
     }
 
+    /// A proof was bought: charged, and no further answer to count.
+    pub(crate) async fn proof_bought(
+        &self,
+        paid: &Paid,
+        charged: MicroUsd,
+    ) -> Result<(), LaneTrouble> {
+        let (channel_id, request_id) = (paid.channel_id(), paid.request_id);
+        self.books(move |ledger| ledger.settle(channel_id, request_id, charged))
+            .await
+    }
+
     /// The request's fate is unknown, and nobody's fault.
     pub(crate) async fn lose(&self, paid: &Paid) -> Result<(), LaneTrouble> {
         let (channel_id, request_id) = (paid.channel_id(), paid.request_id);

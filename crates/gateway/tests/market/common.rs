@@ -10,7 +10,7 @@ use assay_gateway::{
     AuditState, Entry, GatewayConfig, ReceiptEntry, RunningGateway, Status, create_ledgers, start,
 };
 use assay_model::LoadedModel;
-use assay_node::{Conduct, Honest, NodeConfig, RunningNode, ServedModel};
+use assay_node::{Conduct, Honest, NodeConfig, ProofConfig, RunningNode, ServedModel};
 use assay_protocol::{Address, MicroUsd, MicroUsdPerMillionTokens, Price};
 use assay_testkit::market::{Tamper, TamperProxy};
 use assay_testkit::tiny::Tiny;
@@ -46,6 +46,12 @@ impl Player {
 impl Player {
     /// Stops the node in good order and starts it again from what is on its disk; it has another port then.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same under another config.
+    pub(crate) async fn restart_with(mut self, change: impl FnOnce(&mut NodeConfig)) -> Self {
+        change(&mut self.config);
         self.node.shutdown().await;
         let node = assay_node::start(self.config.clone()).await.unwrap();
         Self { node, ..self }
@@ -114,12 +120,44 @@ impl World {
             .await
     }
 
-    /// Registers and starts a node.
+    /// Honest, but for whatever makes its proofs.
+    pub(crate) async fn proving(&self, output_price: u64, proofs: ProofConfig) -> Player {
+        self.player_with(output_price, Arc::new(Honest), None, |config| {
+            config.proofs = Some(proofs)
+        })
+        .await
+    }
+
+    /// Cheats, and offers proofs.
+    pub(crate) async fn cheat_proving(
+        &self,
+        output_price: u64,
+        conduct: impl Conduct,
+        proofs: ProofConfig,
+    ) -> Player {
+        self.player_with(output_price, Arc::new(conduct), None, |config| {
+            config.proofs = Some(proofs)
+        })
+        .await
+    }
+
     async fn player(
         &self,
         output_price: u64,
         conduct: Arc<dyn Conduct>,
         tamper: Option<Tamper>,
+    ) -> Player {
+        self.player_with(output_price, conduct, tamper, |_| {})
+            .await
+    }
+
+    /// Registers and starts a node.
+    async fn player_with(
+        &self,
+        output_price: u64,
+        conduct: Arc<dyn Conduct>,
+        tamper: Option<Tamper>,
+        change: impl FnOnce(&mut NodeConfig),
     ) -> Player {
         let (owner, hot) = (Key::random().unwrap(), Key::random().unwrap());
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -139,6 +177,7 @@ impl World {
         config.limits.threads = 1;
         config.conduct = conduct;
         config.defence.poll = Duration::from_millis(50);
+        change(&mut config);
         // A node wants to be registered before it starts; where it listens is known only after.
         let proxy = match tamper {
             Some(tamper) => {

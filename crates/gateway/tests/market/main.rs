@@ -7,5 +7,6 @@ mod common;
 mod disputes;
 mod misbehaviour;
 mod optimistic;
+mod proofs;
 mod settlement;
 mod thin_line;

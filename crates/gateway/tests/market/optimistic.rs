@@ -54,9 +54,16 @@ async fn a_tier_that_nobody_delivers_is_refused() {
     let _node = world.honest(300_000).await;
     let client = world.gateway().await;
     let response = client
-        .chat("hi", json!({ "assay": { "verification": "proven" } }))
+        .chat("hi", json!({ "assay": { "verification": "tolerant" } }))
         .await;
     let (status, _, message) = error(response).await;
     assert_eq!(status, 400);
     assert!(message.contains("'optimistic'"), "{message}");
+    // This one is known, and nobody here offers it.
+    let response = client
+        .chat("hi", json!({ "assay": { "verification": "proven" } }))
+        .await;
+    let (status, code, message) = error(response).await;
+    assert_eq!((status, code.as_str()), (503, "proofs_not_offered"));
+    assert!(message.contains("offers no proofs"), "{message}");
 }

@@ -195,7 +195,7 @@ async fn bad_input_is_refused_in_openais_shape_and_nothing_is_charged() {
     .await;
     check(
         chats,
-        &json_of(json!({ "assay": { "verification": "proven" } })),
+        &json_of(json!({ "assay": { "verification": "tolerant" } })),
         400,
         "unsupported_parameter",
         "staked",
