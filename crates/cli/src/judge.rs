@@ -157,7 +157,7 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn no_model(id: ModelId) -> anyhow::Error {
+pub(crate) fn no_model(id: ModelId) -> anyhow::Error {
     refusal(
         format!("model {id} is not on this machine"),
         "get it with `assay model pull`, or `model import FILE`",

@@ -85,6 +85,20 @@ impl Answers {
         }
     }
 
+    /// The proof of an answer, where one was bought and holds.
+    pub(crate) async fn proof(&self, id: &B256) -> Result<Vec<u8>> {
+        match self {
+            Self::Live(gateway) => {
+                let path = format!("/v1/receipts/{id}/proof");
+                match gateway.bytes(&path, assay_proof::Proof::BYTES_MAX).await? {
+                    Some(bytes) => Ok(bytes),
+                    None => Err(no_proof_yet(id)),
+                }
+            }
+            Self::OnDisk(store) => store.proof(id)?.ok_or_else(|| no_proof_yet(id)),
+        }
+    }
+
     /// Resolves `0x1234abcd` or `1234abcd` to the one answer that begins so.
     pub(crate) async fn full_id(&self, id: &str) -> Result<B256> {
         let wanted = format!("0x{}", id.trim_start_matches("0x").to_ascii_lowercase());
@@ -106,6 +120,13 @@ impl Answers {
             (None, _) => Err(no_such_receipt(&wanted)),
         }
     }
+}
+
+fn no_proof_yet(id: &B256) -> anyhow::Error {
+    crate::refusal::refusal(
+        format!("there is no proof of receipt {id} here yet"),
+        "see `assay receipt show ID`, or make one with `assay prove ID`",
+    )
 }
 
 fn no_such_receipt(id: &str) -> anyhow::Error {

@@ -20,6 +20,7 @@ mod network;
 mod output;
 mod parse;
 mod progress;
+mod proof_file;
 mod refusal;
 mod sse;
 mod tell;
@@ -64,6 +65,10 @@ enum Command {
     Receipt(commands::receipt::Args),
     /// Run the model again on an answer and say whether it is the model's own
     Audit(commands::audit::Args),
+    /// Prove an answer: a file that shows it to be the model's own, to whoever has the model
+    Prove(commands::prove::Args),
+    /// Check a proof
+    Verify(commands::verify::Args),
     /// Disputes on the chain: see them, open one, play it by hand
     Dispute(commands::dispute::Args),
     /// Be a watchtower: re-execute receipts, convict what is false, collect the bounties
@@ -113,6 +118,8 @@ fn run(cli: Cli) -> Result<()> {
             Command::Chat(args) => commands::chat::run(args, &home).await,
             Command::Receipt(args) => commands::receipt::run(args, &home).await,
             Command::Audit(args) => commands::audit::run(args, &home).await,
+            Command::Prove(args) => commands::prove::run(args, &home).await,
+            Command::Verify(args) => commands::verify::run(args, &home).await,
             Command::Dispute(args) => commands::dispute::run(args, &home).await,
             Command::Watch(args) => commands::watch::run(args, &home).await,
             Command::Model(args) => commands::model::run(args, &home).await,

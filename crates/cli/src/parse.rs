@@ -40,6 +40,14 @@ pub(crate) fn price_pair(text: &str) -> Result<Price, String> {
     })
 }
 
+/// `3` or `0.5`: dollars per million tokens.
+pub(crate) fn price(text: &str) -> Result<MicroUsdPerMillionTokens, String> {
+    let price = decimal(text.trim().trim_start_matches('$'), 6);
+    price
+        .map(MicroUsdPerMillionTokens)
+        .ok_or_else(|| format!("'{text}' is no price: write dollars per million tokens, as in 3"))
+}
+
 /// `0.05`: the price of gas in gwei, to the wei.
 pub(crate) fn gwei(text: &str) -> Result<u128, String> {
     let price = decimal(text.trim(), 9).map(u128::from);

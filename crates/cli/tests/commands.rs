@@ -8,8 +8,8 @@ use support::{run, run_json, stderr};
 fn every_command_explains_itself() {
     let data = tempfile::tempdir().unwrap();
     for command in [
-        "up", "chat", "receipt", "audit", "dispute", "watch", "model", "node", "gateway", "key",
-        "chain",
+        "up", "chat", "receipt", "audit", "prove", "verify", "dispute", "watch", "model", "node",
+        "gateway", "key", "chain",
     ] {
         let help = run(data.path(), &[command, "--help"]);
         assert!(help.status.success(), "{command}: {}", stderr(&help));

@@ -1,11 +1,12 @@
 //! `assay chat`: a conversation through a gateway, with who served each answer, its price and its standing.
 
 use crate::ask::{Answered, Gateway};
+use crate::commands::proof;
 use crate::home::Home;
 use crate::live::{UrlArgs, provider_name};
 use crate::output;
 use anyhow::{Context, Result};
-use assay_protocol::DurationMs;
+use assay_protocol::{B256, DurationMs};
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
@@ -39,8 +40,9 @@ pub(crate) struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Who checks the answer: none, staked (a secret sample is re-executed), or optimistic (every answer is, and it is
-    /// final once nobody can challenge it any more)
+    /// Who checks the answer: none, staked (a secret sample is re-executed), optimistic (every answer is, and it is
+    /// final once nobody can challenge it any more), or proven (its provider proves it, which takes minutes and a price
+    /// of its own; it is final once the proof is checked)
     #[arg(long)]
     verification: Option<String>,
 }
@@ -57,7 +59,10 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
     }
     if !args.question.is_empty() {
         let question = args.question.join(" ");
-        turn(&args, home, &gateway, &model, &mut messages, &question).await?;
+        let answered = turn(&args, home, &gateway, &model, &mut messages, &question).await?;
+        if let Some(id) = to_be_proven(&answered) {
+            proof::wait(&gateway, id).await?;
+        }
         return Ok(());
     }
     let terminal = std::io::stdin().is_terminal();
@@ -72,9 +77,16 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
             break;
         }
         // A refusal of one turn does not end the conversation.
-        if let Err(error) = turn(&args, home, &gateway, &model, &mut messages, &question).await {
-            eprintln!("{}", crate::refusal::report(&error));
-            messages.pop();
+        match turn(&args, home, &gateway, &model, &mut messages, &question).await {
+            Ok(answered) => {
+                if let Some(id) = to_be_proven(&answered) {
+                    tokio::spawn(proof::tell(gateway.clone(), id));
+                }
+            }
+            Err(error) => {
+                eprintln!("{}", crate::refusal::report(&error));
+                messages.pop();
+            }
         }
     }
     Ok(())
@@ -108,7 +120,7 @@ async fn turn(
     model: &str,
     messages: &mut Vec<Value>,
     question: &str,
-) -> Result<()> {
+) -> Result<Answered> {
     messages.push(json!({ "role": "user", "content": question }));
     let mut body = json!({
         "model": model,
@@ -136,7 +148,13 @@ async fn turn(
         .await?;
     println!("\n{}", summary(home, &answered));
     messages.push(json!({ "role": "assistant", "content": answered.text }));
-    Ok(())
+    Ok(answered)
+}
+
+/// The receipt of an answer whose proof is to come.
+fn to_be_proven(answered: &Answered) -> Option<B256> {
+    answered.assay.proof_due?;
+    Some(answered.assay.receipt?.body.request_id)
 }
 
 /// Who answered, for how much, how fast, and what vouches for it.
@@ -157,8 +175,14 @@ fn summary(home: &Home, answered: &Answered) -> String {
             let final_at = answered.assay.final_at.map_or(String::new(), |at| {
                 format!(", final at {} UTC if nobody convicts it", output::date(at))
             });
+            let proof_due = answered.assay.proof_due.map_or(String::new(), |at| {
+                format!(
+                    ", provisional: its proof is promised by {} UTC",
+                    output::date(at)
+                )
+            });
             format!(
-                "[{} · {} tokens for {} · {}{final_at} · {speed} · receipt {}]",
+                "[{} · {} tokens for {} · {}{final_at}{proof_due} · {speed} · receipt {}]",
                 provider_name(home, &body.provider),
                 body.statement.n_output.0,
                 output::usd(body.charged),

@@ -200,6 +200,7 @@ async fn status(home: &Home, url: &UrlArgs, json: bool) -> Result<()> {
         "node",
         "state",
         "in / out per million",
+        "proofs",
         "answers",
         "audited",
         "first token",
@@ -215,6 +216,8 @@ async fn status(home: &Home, url: &UrlArgs, json: bool) -> Result<()> {
                 output::usd(MicroUsd(offer.price.output.0))
             )
         });
+        let proofs = provider.offers.first().and_then(|offer| offer.proof);
+        let proofs = proofs.map_or("-".to_owned(), |proof| output::usd(MicroUsd(proof.price.0)));
         let why = match (&record.bench, &provider.trouble) {
             (Some(bench), _) => bench.reason.clone(),
             (None, Some(trouble)) => trouble.clone(),
@@ -224,6 +227,7 @@ async fn status(home: &Home, url: &UrlArgs, json: bool) -> Result<()> {
             provider_name(home, &provider.address),
             provider.state.clone(),
             price,
+            proofs,
             record.answers.to_string(),
             format!("{} of them, {} honest", record.audited, record.found_honest),
             record

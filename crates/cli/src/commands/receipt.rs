@@ -9,7 +9,7 @@ use crate::output::{self, Table};
 use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_audit::Evidence;
-use assay_gateway::{AuditState, DisputeState, Entry, ReceiptEntry};
+use assay_gateway::{AuditState, DisputeState, Entry, ProofState, ReceiptEntry};
 use assay_protocol::MicroUsd;
 use std::path::{Path, PathBuf};
 
@@ -157,6 +157,35 @@ async fn list(home: &Home, url: &UrlArgs, limit: usize, json: bool) -> Result<()
 
 /// What is known about an answer, never more.
 pub(crate) fn standing(entry: &ReceiptEntry) -> String {
+    match &entry.proof {
+        None => audited(entry),
+        Some(ProofState::Waiting { due, .. }) => {
+            format!(
+                "provisional: its proof is promised by {} UTC",
+                output::date(*due)
+            )
+        }
+        Some(ProofState::Holds {
+            bytes,
+            verified_ms,
+            price,
+            paid,
+            ..
+        }) => {
+            let price = output::usd(*price);
+            let price = match paid {
+                true => format!("{price} paid for it"),
+                false => format!("{price} due for it"),
+            };
+            format!("final: proven, {bytes} bytes checked in {verified_ms} ms, {price}")
+        }
+        Some(ProofState::Failed { reason }) => {
+            format!("NOT PROVEN: {reason}; {}", audited(entry))
+        }
+    }
+}
+
+fn audited(entry: &ReceiptEntry) -> String {
     match &entry.audit {
         AuditState::NotSampled => "signed, not sampled".to_owned(),
         AuditState::Waiting => "audit to come".to_owned(),

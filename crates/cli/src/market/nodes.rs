@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use assay_chain::{Key, Registration};
 use assay_model::LoadedModel;
 use assay_node::dishonest::{SkipsLayers, Truncates};
-use assay_node::{Defended, NodeConfig, RunningNode, ServedModel};
-use assay_protocol::{Address, MicroUsd, StopReason};
+use assay_node::{Defended, NodeConfig, ProofConfig, RunningNode, ServedModel};
+use assay_protocol::{Address, MicroUsd, MicroUsdPerMillionTokens, StopReason};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use std::time::Duration;
 pub(crate) const STAKE: MicroUsd = MicroUsd(25_000_000);
 /// Answers that one of several nodes on one machine makes at once.
 const SEQUENCES_MAX: usize = 4;
+/// What a proof costs on top, for a million tokens of prompt and answer.
+const PROOF_PRICE: MicroUsdPerMillionTokens = MicroUsdPerMillionTokens(5_000_000);
 /// Memory that each of them has for keys and values.
 const CACHE_MIB: usize = 256;
 /// How often both sides of a dispute look at the chain, which lies in this process.
@@ -64,7 +66,12 @@ pub(crate) async fn start(
     config.defence.poll = POLL;
     config.defence.threads = threads;
     match plan.conduct {
-        Conduct::Honest => {}
+        // Whoever is honest can prove it; a proof is made only where one is bought.
+        Conduct::Honest => {
+            let mut proofs = ProofConfig::new(PROOF_PRICE);
+            proofs.threads = threads;
+            config.proofs = Some(proofs);
+        }
         Conduct::SkipsLayers => {
             let layers = model.model.manifest().dims.layers as usize;
             // A few in the middle: cheaper, and still fluent enough that nobody would doubt it by reading.

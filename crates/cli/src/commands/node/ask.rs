@@ -70,6 +70,13 @@ pub(super) async fn status(args: AskArgs) -> Result<()> {
             "{:<14} {} for {} input, {} output micro-USD per million tokens",
             "offer", body["model_id"], body["price"]["input"], body["price"]["output"]
         );
+        if let Some(proof) = offer.get("proof") {
+            let proof = &proof["body"];
+            println!(
+                "{:<14} of up to {} tokens within {} s, for {} micro-USD per million tokens",
+                "proofs", proof["max_tokens"], proof["delay_s"], proof["price"]
+            );
+        }
     }
     Ok(())
 }

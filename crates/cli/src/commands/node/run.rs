@@ -8,8 +8,8 @@ use crate::refusal::refusal;
 use crate::{interrupt, models, narrate, output, parse};
 use anyhow::{Context, Result};
 use assay_audit::PartsPerMillion;
-use assay_node::{DefenceState, Defended, NodeConfig, ServedModel};
-use assay_protocol::{B256, MicroUsd, Price};
+use assay_node::{DefenceState, Defended, NodeConfig, ProofConfig, ServedModel};
+use assay_protocol::{B256, MicroUsd, MicroUsdPerMillionTokens, Price};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -53,6 +53,56 @@ pub(super) struct RunArgs {
     /// Makes every token by itself, where several could be guessed and checked at once
     #[arg(long)]
     no_speculation: bool,
+    #[command(flatten)]
+    proofs: ProofArgs,
+}
+
+/// Proofs of answers, for who asks and pays for one.
+#[derive(Debug, clap::Args)]
+struct ProofArgs {
+    /// Offers proofs, for so many dollars per million tokens of prompt and answer on top
+    #[arg(long, value_parser = parse::price, value_name = "DOLLARS")]
+    proof_price: Option<MicroUsdPerMillionTokens>,
+    /// The longest prompt and answer together that it proves; the memory of a proof grows with it
+    #[arg(
+        long,
+        default_value_t = 256,
+        requires = "proof_price",
+        value_name = "TOKENS"
+    )]
+    proof_tokens: u32,
+    /// Seconds from an answer to its proof that it promises; long enough for those that wait before it
+    #[arg(
+        long,
+        default_value_t = 3_600,
+        requires = "proof_price",
+        value_name = "SECONDS"
+    )]
+    proof_delay: u64,
+    /// Proofs that may wait; one is made at a time
+    #[arg(
+        long,
+        default_value_t = 8,
+        requires = "proof_price",
+        value_name = "COUNT"
+    )]
+    proof_queue: usize,
+    /// Threads that prove, beside those that serve [default: all cores]
+    #[arg(long, requires = "proof_price", value_name = "THREADS")]
+    proof_threads: Option<usize>,
+}
+
+impl ProofArgs {
+    fn config(&self) -> Option<ProofConfig> {
+        let mut proofs = ProofConfig::new(self.proof_price?);
+        proofs.tokens_max = self.proof_tokens;
+        proofs.delay = Duration::from_secs(self.proof_delay);
+        proofs.queue_max = self.proof_queue;
+        if let Some(threads) = self.proof_threads {
+            proofs.threads = threads.max(1);
+        }
+        Some(proofs)
+    }
 }
 
 pub(super) async fn serve(args: RunArgs, home: &Home) -> Result<()> {
@@ -86,6 +136,7 @@ pub(super) async fn serve(args: RunArgs, home: &Home) -> Result<()> {
     config.limits.speculate = !args.no_speculation;
     config.limits.sequences_max = args.concurrency.max(1);
     config.defence.poll = network::poll(&market);
+    config.proofs = args.proofs.config();
     let node = assay_node::start(config)
         .await
         .context("cannot start the node")?;
