@@ -1,11 +1,12 @@
 //! The static bounds of NUMERICS: what must hold of shapes, scales, gains and tables for no product or
-//! sum of the pass to overflow, on any input. Checked once, when a model is opened; judges only.
+//! sum of the pass to overflow, on any input. Checked once, when a model is opened, or by whoever takes a
+//! model's numbers from elsewhere than a model file; judges only.
 
 use assay_protocol::manifest::{Architecture, Manifest, MatrixEntry};
 
 use crate::kernels::{self, Path};
 use crate::layout::{MatrixView, PANEL, Section};
-use crate::model::{BASE_MIX, BASE_MLP, BASE_NORM, Norm};
+use crate::model::{BASE_MIX, BASE_MLP, BASE_NORM};
 use crate::ops::{ACC_MAX, V_MAX, X_MAX, bfp};
 
 /// Longest context: with it the mix of values stays within an i32.
@@ -55,7 +56,7 @@ fn shape(what: &'static str, value: impl Into<u64>, ok: bool) -> Result<(), Boun
 }
 
 /// Shapes and fractions, before anything of their size is read.
-pub(crate) fn check_manifest(manifest: &Manifest) -> Result<(), BoundError> {
+pub fn check_manifest(manifest: &Manifest) -> Result<(), BoundError> {
     let d = &manifest.dims;
     for (what, value, max) in [
         ("layers", d.layers, u32::from(u16::MAX)),
@@ -167,7 +168,7 @@ pub(crate) fn check_rows(section: Section, matrix: &MatrixView<'_>) -> Result<()
 }
 
 /// A requantizing shift, over all exponents its input may have. Exponents have 62 bits of slack upwards.
-pub(crate) fn check_shift(section: Section, shift: i32, e_max: i32) -> Result<(), BoundError> {
+pub fn check_shift(section: Section, shift: i32, e_max: i32) -> Result<(), BoundError> {
     for shift in [shift, shift - e_max] {
         if !(SHIFT_MIN..=SHIFT_MAX).contains(&shift) {
             return Err(BoundError::Shift { section, shift });
@@ -177,16 +178,16 @@ pub(crate) fn check_shift(section: Section, shift: i32, e_max: i32) -> Result<()
 }
 
 /// `w·E` is below 2^45.
-pub(crate) fn check_embedding_shift(shift: i32) -> Result<(), BoundError> {
+pub fn check_embedding_shift(shift: i32) -> Result<(), BoundError> {
     check_shift(Section::Embedding, shift, 0)
 }
 
 /// Gains below 2^23, an epsilon that keeps the root from being 0, a sum of squares that fits 64 bits.
-pub(crate) fn check_norm(section: Section, norm: &Norm, limit: i64) -> Result<(), BoundError> {
-    let squares = u128::from(limit.unsigned_abs()).pow(2) * norm.gains.len() as u128;
-    let fits = squares + u128::from(norm.eps) < 1 << 64;
-    let gains = norm.gains.iter().all(|g| g.unsigned_abs() < 1 << 23);
-    if norm.eps >= 1 && fits && gains {
+pub fn check_norm(section: Section, gains: &[i32], eps: u64, limit: i64) -> Result<(), BoundError> {
+    let squares = u128::from(limit.unsigned_abs()).pow(2) * gains.len() as u128;
+    let fits = squares + u128::from(eps) < 1 << 64;
+    let small = gains.iter().all(|g| g.unsigned_abs() < 1 << 23);
+    if eps >= 1 && fits && small {
         Ok(())
     } else {
         Err(BoundError::Norm { section })
@@ -194,8 +195,8 @@ pub(crate) fn check_norm(section: Section, norm: &Norm, limit: i64) -> Result<()
 }
 
 /// A norm's result is below 2^47; shifted to the fraction it must fit.
-pub(crate) fn check_norm_output(section: Section, norm: &Norm, f: i32) -> Result<(), BoundError> {
-    let shift = norm.fs - f;
+pub fn check_norm_output(section: Section, fs: i32, f: i32) -> Result<(), BoundError> {
+    let shift = fs - f;
     if (47 - NORM_OUTPUT_BITS..=SHIFT_MAX).contains(&shift) {
         Ok(())
     } else {
@@ -205,7 +206,7 @@ pub(crate) fn check_norm_output(section: Section, norm: &Norm, f: i32) -> Result
 
 /// EXP starts at 2^15 and never exceeds it, so that a softmax sum is never 0 and a share at most 2^15;
 /// ACT takes nothing off at its end and keeps `relu − ACT` within 25 bits.
-pub(crate) fn check_tables(exp: &[u16], act: &[u16]) -> Result<(), BoundError> {
+pub fn check_tables(exp: &[u16], act: &[u16]) -> Result<(), BoundError> {
     if exp[0] != 1 << 15 || exp.iter().any(|e| *e > 1 << 15) {
         return Err(BoundError::Table(Section::Exp));
     }
@@ -216,15 +217,15 @@ pub(crate) fn check_tables(exp: &[u16], act: &[u16]) -> Result<(), BoundError> {
 }
 
 /// The largest exponents that bfp can give at its three sites.
-pub(crate) fn exponent_after_norm() -> i32 {
+pub fn exponent_after_norm() -> i32 {
     bfp::exponent(1 << 47, BASE_NORM)
 }
 
-pub(crate) fn exponent_after_mix(context_max: u32) -> i32 {
+pub fn exponent_after_mix(context_max: u32) -> i32 {
     let shares = (1i64 << 15) + i64::from(context_max) / 2;
     bfp::exponent(shares * i64::from(V_MAX), BASE_MIX)
 }
 
-pub(crate) fn exponent_after_product() -> i32 {
+pub fn exponent_after_product() -> i32 {
     bfp::exponent(1 << 45, BASE_MLP)
 }

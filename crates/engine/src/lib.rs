@@ -4,7 +4,7 @@
 
 mod attend;
 mod batcher;
-mod bounds;
+pub mod bounds;
 mod cache;
 pub mod calibrate;
 mod clamps;

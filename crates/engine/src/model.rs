@@ -362,14 +362,16 @@ impl Inner {
         };
         let residual = i64::from(RESIDUAL_MAX);
         let context = self.manifest.dims.context_max;
+        let norm =
+            |section, norm: &Norm, limit| bounds::check_norm(section, &norm.gains, norm.eps, limit);
         for (index, layer) in (0u16..).zip(&self.layers) {
             let at = |part| Section::Layer(index, part);
-            bounds::check_norm(
+            norm(
                 at(LayerPart::AttentionNorm),
                 &layer.attention_norm,
                 residual,
             )?;
-            bounds::check_norm(at(LayerPart::FfnNorm), &layer.ffn_norm, residual)?;
+            norm(at(LayerPart::FfnNorm), &layer.ffn_norm, residual)?;
             let e_norm = bounds::exponent_after_norm();
             let inputs = [
                 (LayerPart::Q, &layer.q),
@@ -392,17 +394,17 @@ impl Inner {
             let Some(gemma) = &layer.gemma else { continue };
             let f = i32::from(self.manifest.residual_fraction);
             let qkv = i64::from(QKV_MAX);
-            for (part, norm, limit, f) in [
+            for (part, gains, limit, f) in [
                 (LayerPart::QNorm, &gemma.q_norm, qkv, F_INNER),
                 (LayerPart::KNorm, &gemma.k_norm, qkv, F_INNER),
                 (LayerPart::AttentionPost, &gemma.attention_post, residual, f),
                 (LayerPart::FfnPost, &gemma.ffn_post, residual, f),
             ] {
-                bounds::check_norm(at(part), norm, limit)?;
-                bounds::check_norm_output(at(part), norm, f)?;
+                norm(at(part), gains, limit)?;
+                bounds::check_norm_output(at(part), gains.fs, f)?;
             }
         }
-        bounds::check_norm(Section::FinalNorm, &self.final_norm, residual)?;
+        norm(Section::FinalNorm, &self.final_norm, residual)?;
         bounds::check_embedding_shift(self.embedding_shift)?;
         let head = if self.manifest.head.is_some() {
             bounds::check_rows(Section::Embedding, &self.embedding.view(self))?;

@@ -13,6 +13,7 @@ use crate::field::{F, K, eq_table, log2_ceil, signed};
 use crate::fractions::{FractionClaim, eq_below};
 use crate::functional::{Entry, Functional};
 use crate::products::{Reduced, Weight};
+use crate::public::Public;
 use crate::relation::program::Positions;
 use crate::relation::{
     Angle, ByToken, Column, Constraint, Known, Leaf, ONES, Product, Relation, Sum, Tags, Term, sees,
@@ -21,7 +22,7 @@ use crate::transcript::Transcript;
 
 /// What a proof is checked against, known to both sides.
 pub(crate) struct Instance<'a> {
-    pub(crate) constants: &'a Constants<'a>,
+    pub(crate) public: &'a Public,
     pub(crate) relation: &'a Relation,
     pub(crate) clear: &'a Clear,
     pub(crate) tokens: &'a [u32],
@@ -55,6 +56,7 @@ impl LookUp {
 
 /// The random point of all linear constraints, and the power of each.
 pub(crate) struct Linear {
+    pub(crate) row_point: Vec<K>,
     /// `eq(point, i)` for every row of a constraint.
     pub(crate) rows: Vec<K>,
     /// `eq(point, t)`.
@@ -76,6 +78,7 @@ impl Linear {
         Linear {
             rows: eq_table(&row_point, rows),
             tokens: eq_table(&token_point, relation.tokens),
+            row_point,
             lambda: t.challenge("constraints: batching"),
         }
     }
@@ -220,15 +223,15 @@ pub(crate) fn leaf_rows(leaves: &[Leaf]) -> usize {
     leaves.iter().map(Leaf::rows).sum()
 }
 
-/// Collects claims about linear functionals of the trace; each gets its power of a challenge.
+/// Collects claims about linear functionals of one matrix; each gets its power of a challenge.
 pub(crate) struct Claims {
-    functional: Functional,
+    pub(crate) functional: Functional,
     scale: K,
     beta: K,
 }
 
 impl Claims {
-    fn new(beta: K) -> Claims {
+    pub(crate) fn new(beta: K) -> Claims {
         Claims {
             functional: Functional {
                 vectors: Vec::new(),
@@ -240,13 +243,13 @@ impl Claims {
         }
     }
 
-    fn vector(&mut self, vector: Vec<K>) -> usize {
+    pub(crate) fn vector(&mut self, vector: Vec<K>) -> usize {
         self.functional.vectors.push(vector);
         self.functional.vectors.len() - 1
     }
 
     /// Adds `Σ weights(i)·vector(t)·column(i, t)` to the claim at hand.
-    fn add(&mut self, vector: usize, column: Column, weights: Vec<K>) {
+    pub(crate) fn add(&mut self, vector: usize, column: Column, weights: Vec<K>) {
         debug_assert_eq!(weights.len(), column.rows);
         let scale = self.scale;
         self.functional.entries.push(Entry {
@@ -258,7 +261,7 @@ impl Claims {
     }
 
     /// Ends the claim: what was added has this value.
-    fn close(&mut self, value: K) {
+    pub(crate) fn close(&mut self, value: K) {
         self.functional.value += self.scale * value;
         self.scale *= self.beta;
     }
@@ -270,6 +273,7 @@ pub(crate) fn functional(
     look_up: &LookUp,
     trees: &[FractionClaim],
     linear: &Linear,
+    embedded: K,
     claimed: &[K],
     reduced: &Reduced,
     t: &mut Transcript,
@@ -285,7 +289,7 @@ pub(crate) fn functional(
     let rows = eq_table(high, relation.multiplicities.rows);
     claims.add(vector, relation.multiplicities, rows);
     claims.close(last.numerator);
-    linear_claim(instance, linear, claimed, &mut claims);
+    linear_claim(instance, linear, embedded, claimed, &mut claims);
     product_claims(instance, linear, reduced, &mut claims);
     claims.functional
 }
@@ -378,11 +382,18 @@ fn seeing(tokens: &[K], window: usize) -> Vec<K> {
 }
 
 /// All linear constraints at the random point.
-fn linear_claim(instance: &Instance<'_>, linear: &Linear, claimed: &[K], claims: &mut Claims) {
+fn linear_claim(
+    instance: &Instance<'_>,
+    linear: &Linear,
+    embedded: K,
+    claimed: &[K],
+    claims: &mut Claims,
+) {
     let relation = instance.relation;
     let mut walk = LinearWalk {
         instance,
         linear,
+        embedded,
         claims,
         vectors: HashMap::new(),
         sums: HashMap::new(),
@@ -412,6 +423,8 @@ fn linear_claim(instance: &Instance<'_>, linear: &Linear, claimed: &[K], claims:
 struct LinearWalk<'a> {
     instance: &'a Instance<'a>,
     linear: &'a Linear,
+    /// The embedding's value at the constraints' point.
+    embedded: K,
     claims: &'a mut Claims,
     vectors: HashMap<ByToken, usize>,
     /// `Σ_t eq(t)·vector(t)`.
@@ -444,10 +457,10 @@ impl LinearWalk<'_> {
 
     fn angle(&mut self, table: usize, sine: bool, frequency: usize) -> (usize, K) {
         let (claims, linear) = (&mut *self.claims, self.linear);
-        let constants = self.instance.constants;
+        let public = self.instance.public;
         let make = || {
             let value = |(t, eq): (usize, &K)| {
-                let (cos, sin) = constants.rope(table, t, frequency);
+                let (cos, sin) = public.rope(table, t, frequency);
                 *eq * signed(i64::from(if sine { sin } else { cos }))
             };
             let vector: Vec<K> = linear.tokens.iter().enumerate().map(value).collect();
@@ -515,24 +528,10 @@ impl LinearWalk<'_> {
                     let weight = -(scale * weights[0]);
                     self.claims.add(vector, *column, vec![weight; column.rows]);
                 }
-                Term::Embedded => self.known += scale * self.embedded(weights),
+                Term::Embedded => self.known += scale * self.embedded,
                 Term::Shown => self.known -= scale * self.shown(weights),
             }
         }
-    }
-
-    /// `Σ eq·w(token of t, i)·E(token of t)`.
-    fn embedded(&self, weights: &[K]) -> K {
-        let constants = self.instance.constants;
-        let mut w = vec![0i16; weights.len()];
-        let mut sum = K::ZERO;
-        for (token, eq) in self.instance.tokens.iter().zip(&self.linear.tokens) {
-            constants.row(MatrixRef::Embedding, *token as usize, &mut w);
-            let terms = w.iter().zip(weights);
-            let row: K = terms.map(|(w, eq)| *eq * signed(i64::from(*w))).sum();
-            sum += row * *eq * signed(constants.embedding_scale(*token));
-        }
-        sum
     }
 
     fn shown(&self, weights: &[K]) -> K {
@@ -680,4 +679,18 @@ pub(crate) fn gathers_at(relation: &Relation, linear: &Linear, point: &[K]) -> V
 pub(crate) fn matrix_at(sums: &[K], point: &[K]) -> K {
     let eq = eq_table(point, sums.len());
     sums.iter().zip(eq).map(|(a, b)| *a * b).sum()
+}
+
+/// `Σ eq·w(token of t, i)·E(token of t)`: the embedding's value at the constraints' point.
+pub(crate) fn embedded(constants: &Constants<'_>, instance: &Instance<'_>, linear: &Linear) -> K {
+    let public = instance.public;
+    let mut w = vec![0i16; public.manifest.dims.width as usize];
+    let mut sum = K::ZERO;
+    for (token, eq) in instance.tokens.iter().zip(&linear.tokens) {
+        constants.row(MatrixRef::Embedding, *token as usize, &mut w);
+        let terms = w.iter().zip(&linear.rows);
+        let row: K = terms.map(|(w, eq)| *eq * signed(i64::from(*w))).sum();
+        sum += row * *eq * signed(public.embedding_scale(*token));
+    }
+    sum
 }

@@ -1,8 +1,11 @@
 //! What a proof is about, how far a prover is, and why either side says no.
 
 use assay_engine::Model;
+use assay_protocol::manifest::Manifest;
 use assay_protocol::merkle::tokens_root;
 use assay_protocol::{ModelId, SamplerParams, Statement, TokenId};
+
+use crate::key::KeyFile;
 
 /// A statement with the tokens and the sampler that it commits to.
 #[derive(Debug, Clone, Copy)]
@@ -28,19 +31,28 @@ pub enum ClaimError {
     WrongTokens(&'static str),
     #[error("wrong sampler: the parameters shown are not those that the statement commits to")]
     WrongSampler,
+    #[error("token {token} is none of the model's {vocab}")]
+    UnknownToken { token: TokenId, vocab: u32 },
     #[error("there is nothing to prove: the answer has no token")]
     Empty,
 }
 
 impl Claim<'_> {
     /// Holds the tokens and the sampler against the statement.
-    pub fn check(&self, model: ModelId) -> Result<(), ClaimError> {
+    pub fn check(&self, key: &Key<'_>) -> Result<(), ClaimError> {
         let stated = self.statement;
+        let model = key.model_id();
         if stated.model_id != model {
             return Err(ClaimError::WrongModel {
                 stated: stated.model_id,
                 found: model,
             });
+        }
+        let vocab = key.manifest().dims.vocab;
+        let mut shown = self.prompt.iter().chain(self.output);
+        if let Some(token) = shown.find(|token| **token >= vocab) {
+            let token = *token;
+            return Err(ClaimError::UnknownToken { token, vocab });
         }
         for (what, count, root, tokens) in [
             ("prompt", stated.n_prompt, stated.prompt_root, self.prompt),
@@ -110,12 +122,22 @@ pub struct Progress {
 pub enum Key<'a> {
     /// The weights themselves.
     Weights(&'a Model),
+    /// A key, whose hash the verifier knows to be the model's: the proof has to open the weights.
+    Committed(&'a KeyFile),
 }
 
 impl Key<'_> {
     pub fn model_id(&self) -> ModelId {
         match self {
             Key::Weights(model) => model.id(),
+            Key::Committed(key) => key.model_id(),
+        }
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        match self {
+            Key::Weights(model) => model.manifest(),
+            Key::Committed(key) => key.manifest(),
         }
     }
 }

@@ -9,8 +9,9 @@ use assay_protocol::codec::Writer;
 use p3_field::PrimeCharacteristicRing;
 
 use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp};
-use crate::claim::{Claim, ClaimError, Phase, Progress};
+use crate::claim::{Claim, ClaimError, Key, Phase, Progress};
 use crate::commit;
+use crate::committed::{self, WeightsCommitted};
 use crate::contract::{RowSums, TokenWeights};
 use crate::field::{F, K, signed};
 use crate::fractions::{self, FractionError, Leaves, Memory};
@@ -18,8 +19,10 @@ use crate::functional;
 use crate::matrix::TraceMatrix;
 use crate::products::{self, Factor, Product as Weighted};
 use crate::proof::Proof;
+use crate::public::Public;
+use crate::relation::program::Positions;
 use crate::relation::{ByToken, Column, Known, Leaf, Product, Relation, Sum};
-use crate::schedule::{self, Parts, TooLong, VERSION};
+use crate::schedule::{self, Parts, TooLong, VERSION, Weights, WeightsOpened};
 use crate::weights;
 use crate::witness::{Witness, WitnessError, witness};
 
@@ -32,47 +35,104 @@ pub enum ProveError {
     TooLong(#[from] TooLong),
     #[error(transparent)]
     Witness(#[from] WitnessError),
+    #[error("the weights' commitment is another model's")]
+    WrongWeights,
     /// A value rounds to −2047 whose magnitude needs a larger exponent, or with a chance of 2^-100 two
     /// challenges meet.
     #[error("the trace has a value that its exponent does not hold: {0}")]
     Tree(#[from] FractionError),
 }
 
-/// Proves a statement. Takes core-seconds a token: what remains is told to `progress`. Whether the answer
-/// is the model's is not asked first: a proof of a false statement is made, and rejected.
+/// How a proof is made.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    pub threads: usize,
+    /// Opens this commitment to the weights, so that verifying takes the model's key alone.
+    pub weights: Option<&'a WeightsCommitted>,
+}
+
+/// Proves a statement to whoever holds the model.
 pub fn prove(
     model: &Model,
     claim: &Claim<'_>,
     threads: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Proof, ProveError> {
-    claim.check(model.id())?;
+    let options = Options {
+        threads,
+        weights: None,
+    };
+    prove_with(model, claim, &options, progress)
+}
+
+/// Proves a statement. Takes core-seconds a token: what remains is told to `progress`. Whether the answer
+/// is the model's is not asked first: a proof of a false statement is made, and rejected.
+pub fn prove_with(
+    model: &Model,
+    claim: &Claim<'_>,
+    options: &Options<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Proof, ProveError> {
+    claim.check(&Key::Weights(model))?;
+    let manifest = model.manifest();
+    if let Some(weights) = options.weights
+        && weights.model_id() != model.id()
+    {
+        return Err(ProveError::WrongWeights);
+    }
+    let (tokens, positions) = schedule::tokens(claim, manifest)?;
+    let public = Public::of(model, positions.tokens);
+    let threads = options.threads;
+    let made = witness(model, &public, &tokens, positions, threads, progress)?;
     let constants = Constants::new(model);
-    let (tokens, positions) = schedule::tokens(claim, &constants)?;
-    let made = witness(model, &constants, &tokens, positions, threads, progress)?;
-    argue(
-        &constants, claim, &tokens, positions, made, threads, progress,
-    )
+    let setting = Setting {
+        public: &public,
+        constants: &constants,
+        claim,
+        tokens: &tokens,
+        positions,
+        threads,
+        opened: options.weights.map(|weights| (weights, &constants)),
+    };
+    argue(&setting, made, progress)
+}
+
+/// What a trace is argued about in.
+pub(crate) struct Setting<'a> {
+    pub(crate) public: &'a Public,
+    /// The weights that products are made of.
+    pub(crate) constants: &'a Constants<'a>,
+    pub(crate) claim: &'a Claim<'a>,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) positions: Positions,
+    pub(crate) threads: usize,
+    /// The weights that are opened, and the commitment to them.
+    pub(crate) opened: Option<(&'a WeightsCommitted, &'a Constants<'a>)>,
 }
 
 /// The argument about a trace, whatever it is: a trace that does not fulfil the relation gives a proof
 /// that is rejected.
 pub(crate) fn argue(
-    constants: &Constants<'_>,
-    claim: &Claim<'_>,
-    tokens: &[u32],
-    positions: crate::relation::program::Positions,
+    setting: &Setting<'_>,
     made: Witness,
-    threads: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Proof, ProveError> {
+    let Setting {
+        public,
+        constants,
+        claim,
+        tokens,
+        positions,
+        threads,
+        opened,
+    } = *setting;
     let Witness {
         clear,
         relation,
         trace,
     } = made;
     let instance = Instance {
-        constants,
+        public,
         relation: &relation,
         clear: &clear,
         tokens,
@@ -80,16 +140,13 @@ pub(crate) fn argue(
     };
     let mut tell = |phase, done, of| progress(Progress { phase, done, of });
     tell(Phase::Commit, 0, 1);
-    let clear_bytes = clear.to_bytes(&schedule::clear_shape(constants, positions));
+    let clear_bytes = clear.to_bytes(&schedule::clear_shape(&public.manifest, positions));
     let (commitment, committed) = commit::commit(trace.values(), threads);
-    let statement = claim.statement;
-    let mut t = schedule::begin(
-        statement.model_id,
-        statement,
-        tokens,
-        &clear_bytes,
-        &commitment,
-    );
+    let weights = match opened {
+        None => Weights::Read,
+        Some((weights, _)) => Weights::Opened(weights.commitment()),
+    };
+    let mut t = schedule::begin(claim.statement, &weights, tokens, &clear_bytes, &commitment);
 
     let nonce = t.work(LOOK_UP_WORK);
     let look_up = LookUp::draw(&mut t);
@@ -116,8 +173,9 @@ pub(crate) fn argue(
 
     tell(Phase::Sumcheck, 0, 2);
     let linear = Linear::draw(&relation, &mut t);
-    let (claimed, factors) = factors(&instance, &linear, &trace, threads);
-    t.absorb("products: values", &claimed);
+    let embedded = argument::embedded(constants, &instance, &linear);
+    let (claimed, factors) = factors(constants, &instance, &linear, &trace, threads);
+    schedule::absorb_values(embedded, &claimed, &mut t);
     let shapes = argument::shapes(&instance, &linear, &claimed);
     let all = shapes.into_iter().zip(factors);
     let weighted = all.map(|((_, weight, sum), (left, right))| Weighted {
@@ -129,15 +187,33 @@ pub(crate) fn argue(
     let (products, reduced) = products::prove(weighted.collect(), threads, &mut t);
     tell(Phase::Sumcheck, 1, 2);
     let functional = argument::functional(
-        &instance, &look_up, &claims, &linear, &claimed, &reduced, &mut t,
+        &instance, &look_up, &claims, &linear, embedded, &claimed, &reduced, &mut t,
     );
     let (functional, point, value) = functional::prove(&functional, &trace, threads, &mut t);
 
-    tell(Phase::Open, 0, 1);
-    let point = schedule::opening_point(&relation, &point);
+    let steps = 1 + u32::from(opened.is_some());
+    tell(Phase::Open, 0, steps);
+    let point = schedule::opening_point(trace.values().len(), &point);
     let opening = committed.open(trace.values(), &point, value, threads, &mut t);
-    tell(Phase::Open, 1, 1);
+    drop((trace, committed));
+    tell(Phase::Open, 1, steps);
+    let opened = opened.map(|(committed, constants)| {
+        let layout = committed.layout();
+        let claims = committed::functional(layout, &instance, &linear, &reduced, embedded, &mut t);
+        let matrix = layout.matrix(constants, threads);
+        let (functional, point, value) = functional::prove(&claims, &matrix, threads, &mut t);
+        let point = schedule::opening_point(layout.len(), &point);
+        let committed = committed.committed();
+        let opening = committed.open(matrix.values(), &point, value, threads, &mut t);
+        WeightsOpened {
+            embedded,
+            functional,
+            opening,
+        }
+    });
+    tell(Phase::Open, steps, steps);
     let mut out = Writer::new(VERSION);
+    weights.write(&mut out);
     out.bytes(&clear_bytes);
     let parts = Parts {
         commitment,
@@ -147,6 +223,7 @@ pub(crate) fn argue(
         products,
         functional,
         opening,
+        weights: opened,
     };
     parts.write(&mut out);
     Ok(Proof {
@@ -238,6 +315,7 @@ fn leaf_row(
 
 /// The values that products are claimed to have, and all products' factors.
 fn factors(
+    constants: &Constants<'_>,
     instance: &Instance<'_>,
     linear: &Linear,
     trace: &TraceMatrix,
@@ -248,7 +326,7 @@ fn factors(
     let tokens = argument::product_tokens(relation);
     let matrices = argument::matrices(relation);
     let shapes: Vec<_> = matrices.iter().map(|(_, shape)| *shape).collect();
-    let sums = weights::contracted(instance.constants, &shapes, &linear.rows, threads);
+    let sums = weights::contracted(constants, &shapes, &linear.rows, threads);
     let mut sums = sums.into_iter();
     let by_row = TokenWeights::new(&linear.rows[..n]);
     let along = |by: ByToken| TokenWeights::new(&linear.weighted(relation, by));

@@ -1,14 +1,15 @@
 //! The transcript's beginning, and the order of a proof's parts: one list that the prover fills and the
 //! verifier reads.
 
-use assay_engine::values::Constants;
 use assay_protocol::codec::{CodecError, Reader, Writer};
-use assay_protocol::{ModelId, Statement, TokenId};
+use assay_protocol::manifest::Manifest;
+use assay_protocol::{Statement, TokenId};
 
 use crate::claim::Claim;
 use crate::clear::{Clear, ClearShape};
 use crate::codec;
 use crate::commit::{self, Commitment};
+use crate::committed::{COLUMNS, Layout};
 use crate::field::{F, K};
 use crate::fractions::FractionProof;
 use crate::functional::FunctionalProof;
@@ -16,6 +17,7 @@ use crate::products::ProductsProof;
 use crate::relation::Relation;
 use crate::relation::program::Positions;
 use crate::relation::table::PAGE;
+use crate::rounds;
 use crate::transcript::Transcript;
 
 /// The versioned tag of a proof's bytes, and the transcript's first words.
@@ -36,13 +38,13 @@ pub struct TooLong {
 /// padding up to a power of two. What is causal does not see the padding.
 pub(crate) fn tokens(
     claim: &Claim<'_>,
-    constants: &Constants<'_>,
+    manifest: &Manifest,
 ) -> Result<(Vec<TokenId>, Positions), TooLong> {
     let before = &claim.output[..claim.output.len() - 1];
     let mut tokens = [claim.prompt, before].concat();
     let positions = tokens.len();
     let padded = positions.next_power_of_two().max(POSITIONS_MIN);
-    let most = (constants.dims.context_max as usize).min(PAGE);
+    let most = (manifest.dims.context_max as usize).min(PAGE);
     if padded > most {
         return Err(TooLong {
             positions,
@@ -59,11 +61,11 @@ pub(crate) fn tokens(
     Ok((tokens, positions))
 }
 
-pub(crate) fn clear_shape(constants: &Constants<'_>, positions: Positions) -> ClearShape {
-    let dims = &constants.dims;
+pub(crate) fn clear_shape(manifest: &Manifest, positions: Positions) -> ClearShape {
+    let dims = &manifest.dims;
     ClearShape {
-        architecture: constants.architecture,
-        layers: constants.layers.len(),
+        architecture: manifest.architecture,
+        layers: manifest.layers.len(),
         heads: dims.heads as usize,
         kv_heads: dims.kv_heads as usize,
         width: dims.width as usize,
@@ -75,14 +77,18 @@ pub(crate) fn clear_shape(constants: &Constants<'_>, positions: Positions) -> Cl
 /// Everything that the challenges must depend on: which model and statement, which tokens, what is in the
 /// clear, and the trace.
 pub(crate) fn begin(
-    model: ModelId,
     statement: &Statement,
+    weights: &Weights,
     tokens: &[TokenId],
     clear: &[u8],
     commitment: &Commitment,
 ) -> Transcript {
     let mut t = Transcript::new(VERSION);
-    t.absorb_bytes("model", model.as_slice());
+    t.absorb_bytes("model", statement.model_id.as_slice());
+    match weights {
+        Weights::Read => t.absorb_bytes("weights read", &[]),
+        Weights::Opened(weights) => t.absorb_bytes("weights opened", &weights.0),
+    }
     let mut stated = Writer::new("statement");
     stated
         .b256(&statement.model_id)
@@ -100,6 +106,49 @@ pub(crate) fn begin(
     t
 }
 
+/// The values of the embedding and of the products at the constraints' point.
+pub(crate) fn absorb_values(embedded: K, claimed: &[K], t: &mut Transcript) {
+    t.absorb("embedding: value", &[embedded]);
+    t.absorb("products: values", claimed);
+}
+
+/// Who answers for the weights: the first words of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weights {
+    /// Whoever verifies reads them.
+    Read,
+    /// The proof opens this commitment to them.
+    Opened(Commitment),
+}
+
+impl Weights {
+    pub(crate) fn write(&self, out: &mut Writer) {
+        match self {
+            Weights::Read => out.u8(0),
+            Weights::Opened(commitment) => out.u8(1).b256(&commitment.0.into()),
+        };
+    }
+
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Weights, FormatError> {
+        match from.u8()? {
+            0 => Ok(Weights::Read),
+            1 => Ok(Weights::Opened(Commitment(from.b256()?.0))),
+            other => Err(CodecError::BadValue {
+                what: "way to answer for the weights",
+                value: other.into(),
+            })?,
+        }
+    }
+}
+
+/// What opens the weights.
+pub(crate) struct WeightsOpened {
+    /// The embedding's value at the constraints' point.
+    pub(crate) embedded: K,
+    pub(crate) functional: FunctionalProof,
+    pub(crate) opening: Vec<u8>,
+}
+
 /// A proof's parts behind its values in the clear.
 pub(crate) struct Parts {
     pub(crate) commitment: Commitment,
@@ -112,6 +161,7 @@ pub(crate) struct Parts {
     pub(crate) products: ProductsProof,
     pub(crate) functional: FunctionalProof,
     pub(crate) opening: Vec<u8>,
+    pub(crate) weights: Option<WeightsOpened>,
 }
 
 /// Leaves of each tree, the table's last.
@@ -169,9 +219,19 @@ impl Parts {
         self.products.write(out);
         self.functional.write(out);
         out.bytes(&self.opening);
+        if let Some(weights) = &self.weights {
+            rounds::write_element(weights.embedded, out);
+            weights.functional.write(out);
+            out.bytes(&weights.opening);
+        }
     }
 
-    pub(crate) fn read(relation: &Relation, from: &mut Reader<'_>) -> Result<Parts, FormatError> {
+    /// `weights`: of the committed weights, where the proof opens them.
+    pub(crate) fn read(
+        relation: &Relation,
+        weights: Option<&Layout>,
+        from: &mut Reader<'_>,
+    ) -> Result<Parts, FormatError> {
         let commitment = Commitment(from.b256()?.0);
         let mut elements = from.bytes_max(crate::Proof::BYTES_MAX)?;
         let nonce = codec::read_base(&mut elements)?;
@@ -189,6 +249,14 @@ impl Parts {
             products: ProductsProof::read(&product_lens(relation), from)?,
             functional: FunctionalProof::read(relation.rows, relation.tokens, from)?,
             opening: from.bytes_max(crate::Proof::BYTES_MAX)?.to_vec(),
+            weights: match weights {
+                None => None,
+                Some(layout) => Some(WeightsOpened {
+                    embedded: rounds::read_element(from)?,
+                    functional: FunctionalProof::read(layout.rows, COLUMNS, from)?,
+                    opening: from.bytes_max(crate::Proof::BYTES_MAX)?.to_vec(),
+                }),
+            },
         })
     }
 }
@@ -210,11 +278,11 @@ pub(crate) fn committed_len(relation: &Relation) -> usize {
     relation.rows * relation.tokens
 }
 
-/// A point of the reduced functional as the commitment takes it: the trace's own variables, and as many
-/// zeros as the commitment pads with.
-pub(crate) fn opening_point(relation: &Relation, point: &[K]) -> Vec<K> {
+/// A point of a reduced functional as the commitment to so many values takes it: the matrix's own variables,
+/// and as many zeros as the commitment pads with.
+pub(crate) fn opening_point(len: usize, point: &[K]) -> Vec<K> {
     use p3_field::PrimeCharacteristicRing;
     let mut point = point.to_vec();
-    point.resize(commit::variables(committed_len(relation)), K::ZERO);
+    point.resize(commit::variables(len), K::ZERO);
     point
 }

@@ -1,35 +1,48 @@
 //! The verifier: the same schedule as `prove`, with every check named by what it rejects.
 
+mod weights;
+
 use assay_engine::Model;
 use assay_engine::ops::bfp;
-use assay_engine::values::{self, BASE_NORM, Constants};
+use assay_engine::values::{self, BASE_NORM};
 use assay_protocol::codec::Reader;
+use assay_protocol::manifest::Manifest;
 use assay_protocol::sampler::SamplerError;
-use assay_protocol::{Statement, StopReason, TokenId};
+use assay_protocol::{B256, Statement, StopReason, TokenId};
 use p3_field::{Field, PrimeCharacteristicRing};
 
 use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp};
 use crate::claim::{Claim, ClaimError, Key};
 use crate::clear::Clear;
 use crate::commit::{self, OpeningError};
+use crate::committed::{self, Layout};
 use crate::field::{K, eq_table, log2_ceil};
 use crate::fractions::{self, FractionClaim, FractionError, eq_below};
 use crate::functional::{self, FunctionalError};
 use crate::products::{self, ProductsError};
 use crate::proof::Proof;
+use crate::public::Public;
 use crate::relation::Relation;
 use crate::relation::program::{self, Positions, RelationError};
-use crate::schedule::{self, FormatError, Parts, TooLong, VERSION};
+use crate::schedule::{self, FormatError, Parts, TooLong, VERSION, Weights};
 use crate::security::Security;
 use crate::soundness::soundness;
-use crate::weights;
 
 /// What a proof shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven {
     pub statement: Statement,
+    pub chosen: Chosen,
     /// How likely a false proof would have passed.
     pub security: Security,
+}
+
+/// Whether the answer's tokens are what the last activations choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    Checked,
+    /// The activations are the model's; what they choose takes the head to tell, which a key does not have.
+    Shown,
 }
 
 /// Why a proof is not accepted.
@@ -59,6 +72,18 @@ pub enum Rejection {
     Weights,
     #[error("products: a factor does not stand for the places in the clear")]
     Places,
+    #[error("constraints: the embedding's value is not the model's")]
+    Embedding,
+    #[error(
+        "the proof leaves the weights to whoever verifies: verify it with the model, or have one made that opens the weights"
+    )]
+    WeightsNotOpened,
+    #[error("the proof opens weights committed to as {opened}, the key knows {known}")]
+    WrongKey { opened: B256, known: B256 },
+    #[error("weights: {0}")]
+    WeightsFunctional(FunctionalError),
+    #[error("weights: {0}")]
+    WeightsOpening(OpeningError),
     #[error("trace: {0}")]
     Functional(#[from] FunctionalError),
     #[error("trace: {0}")]
@@ -84,18 +109,28 @@ pub fn verify(
     proof: &Proof,
     threads: usize,
 ) -> Result<Proven, Rejection> {
-    claim.check(key.model_id())?;
-    let Key::Weights(model) = key;
-    let constants = Constants::new(model);
-    let (tokens, positions) = schedule::tokens(claim, &constants)?;
+    claim.check(key)?;
+    let manifest = key.manifest();
+    let (tokens, positions) = schedule::tokens(claim, manifest)?;
     let mut from = Reader::new(VERSION, &proof.bytes).map_err(|_| FormatError::Version)?;
-    let shape = schedule::clear_shape(&constants, positions);
+    let weights = Weights::read(&mut from)?;
+    let opened = match weights {
+        Weights::Read => None,
+        Weights::Opened(commitment) => Some((commitment, Layout::of(manifest))),
+    };
+    weights::check_opened(key, &opened)?;
+    let shape = schedule::clear_shape(manifest, positions);
     let (clear, clear_bytes) = schedule::read_clear(&mut from, &shape)?;
-    let relation = program::build(&constants, &clear, positions)?;
-    let parts = Parts::read(&relation, &mut from)?;
+    let public = match key {
+        Key::Weights(model) => &Public::of(model, tokens.len()),
+        Key::Committed(key) => key.public(),
+    };
+    let relation = program::build(public, &clear, positions)?;
+    let layout = opened.as_ref().map(|(_, layout)| layout);
+    let parts = Parts::read(&relation, layout, &mut from)?;
     from.finish().map_err(FormatError::from)?;
     let instance = Instance {
-        constants: &constants,
+        public,
         relation: &relation,
         clear: &clear,
         tokens: &tokens,
@@ -103,13 +138,7 @@ pub fn verify(
     };
 
     let statement = claim.statement;
-    let mut t = schedule::begin(
-        statement.model_id,
-        statement,
-        &tokens,
-        clear_bytes,
-        &parts.commitment,
-    );
+    let mut t = schedule::begin(statement, &weights, &tokens, clear_bytes, &parts.commitment);
     if !t.worked(LOOK_UP_WORK, parts.nonce) {
         return Err(Rejection::Nonce);
     }
@@ -124,7 +153,8 @@ pub fn verify(
     check_look_ups(&relation, &look_up, &parts, &trees)?;
 
     let linear = Linear::draw(&relation, &mut t);
-    t.absorb("products: values", &parts.claimed);
+    let embedded = weights::embedding(key, &instance, &linear, &parts)?;
+    schedule::absorb_values(embedded, &parts.claimed, &mut t);
     let shapes = argument::shapes(&instance, &linear, &parts.claimed);
     let told: Vec<_> = shapes.iter().map(|(len, w, sum)| (*len, w, *sum)).collect();
     let reduced = products::verify(&told, &parts.products, &mut t)?;
@@ -133,26 +163,22 @@ pub fn verify(
             return Err(Rejection::Places);
         }
     }
-    let matrices = argument::matrices(&relation);
-    let matrix_shapes: Vec<_> = matrices.iter().map(|(_, shape)| *shape).collect();
-    let sums = weights::contracted(&constants, &matrix_shapes, &linear.rows, threads);
-    for ((place, _), sums) in matrices.iter().zip(&sums) {
-        if reduced.factors[*place].0 != argument::matrix_at(sums, &reduced.point) {
-            return Err(Rejection::Weights);
-        }
+    if let Key::Weights(model) = key {
+        weights::check_matrices(model, &instance, &linear, &reduced, threads)?;
     }
     let functional = argument::functional(
         &instance,
         &look_up,
         &trees,
         &linear,
+        embedded,
         &parts.claimed,
         &reduced,
         &mut t,
     );
     let (point, value) = functional::verify(&functional, relation.rows, &parts.functional, &mut t)?;
-    let point = schedule::opening_point(&relation, &point);
     let len = schedule::committed_len(&relation);
+    let point = schedule::opening_point(len, &point);
     commit::verify(
         &parts.commitment,
         len,
@@ -161,8 +187,23 @@ pub fn verify(
         &parts.opening,
         &mut t,
     )?;
+    if let (Key::Committed(_), Some((commitment, layout)), Some(opened)) =
+        (key, &opened, &parts.weights)
+    {
+        let claims = committed::functional(layout, &instance, &linear, &reduced, embedded, &mut t);
+        weights::check_weights(*commitment, layout, &claims, opened, &mut t)?;
+    }
+    let chosen = match key {
+        Key::Weights(model) => {
+            check_choices(model, claim, &clear, positions, threads)?;
+            Chosen::Checked
+        }
+        Key::Committed(_) => Chosen::Shown,
+    };
+    check_end(manifest, claim)?;
     Ok(Proven {
         statement: *statement,
+        chosen,
         security: soundness(&relation),
     })
 }
@@ -202,13 +243,13 @@ fn check_choices(
             });
         }
     }
-    check_end(model, claim)
+    Ok(())
 }
 
 /// The answer ends where the statement says it does, as far as token ids tell: a stop string is text, and
 /// held against the text by whoever has the tokenizer.
-fn check_end(model: &Model, claim: &Claim<'_>) -> Result<(), Rejection> {
-    let is_end = |token: &TokenId| model.manifest().is_eos(*token);
+fn check_end(manifest: &Manifest, claim: &Claim<'_>) -> Result<(), Rejection> {
+    let is_end = |token: &TokenId| manifest.is_eos(*token);
     let (last, before) = match claim.output.split_last() {
         Some((last, before)) => (last, before),
         None => return Err(Rejection::WrongEnd("the answer has no token")),

@@ -12,6 +12,7 @@ use assay_engine::values::{
 use crate::claim::{Phase, Progress};
 use crate::clear::{Clear, LayerClear, NormClear, Peak};
 use crate::matrix::TraceMatrix;
+use crate::public::Public;
 use crate::relation::program::{
     Bfp, HeadColumns, LayerColumns, NormColumns, Positions, RelationError, Root, Rounded, Walk,
 };
@@ -45,14 +46,15 @@ pub struct Witness {
 /// Runs the pass over `tokens` and writes down all of it.
 pub fn witness(
     model: &Model,
-    constants: &Constants<'_>,
+    public: &Public,
     tokens: &[u32],
     positions: Positions,
     threads: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Witness, WitnessError> {
     let mut pass = Pass::new(model, tokens, threads)?;
-    let mut walk = Walk::new(constants, positions);
+    let constants = &Constants::new(model);
+    let mut walk = Walk::new(public, positions);
     let mut to = Cells {
         tokens: positions.tokens,
         values: Vec::new(),
@@ -62,13 +64,13 @@ pub fn witness(
     to.embedding(constants, tokens, &embedded, pass.residual());
     let mut layers = Vec::new();
     let of = constants.layers.len() as u32 + 1;
-    for by in &constants.layers {
+    for (by, program) in constants.layers.iter().zip(&public.layers) {
         let Some(values) = pass.next_layer() else {
             break;
         };
         let values = values?;
         let clear = layer_clear(&values);
-        let columns = walk.layer(by, &clear, &x)?;
+        let columns = walk.layer(program, &clear, &x)?;
         to.grow(&walk.relation);
         to.layer(constants, by, &columns, &values);
         x = columns.residual;

@@ -3,6 +3,7 @@
 use assay_engine::Model;
 use assay_engine::values::Constants;
 use assay_proof::matrix::TraceMatrix;
+use assay_proof::public::Public;
 use assay_proof::relation::program::Positions;
 use assay_proof::revealed::{Revealed, Violation};
 use assay_proof::witness::{Witness, witness};
@@ -16,8 +17,8 @@ const POSITIONS: Positions = Positions {
 };
 
 fn made(model: &Model) -> Witness {
-    let constants = Constants::new(model);
-    witness(model, &constants, &TOKENS, POSITIONS, 1, &mut |_| ()).unwrap()
+    let public = Public::of(model, POSITIONS.tokens);
+    witness(model, &public, &TOKENS, POSITIONS, 1, &mut |_| ()).unwrap()
 }
 
 fn checked(model: &Model, witness: &Witness, trace: &TraceMatrix) -> Result<(), Violation> {

@@ -86,6 +86,11 @@ pub fn variables(len: usize) -> usize {
     Schedule::variables(len)
 }
 
+/// Whether a commitment holds so many values.
+pub fn fits(len: usize) -> bool {
+    Schedule::new(len).is_some()
+}
+
 /// Commits to the multilinear polynomial with these values, zero beyond; the lowest bit of an index is the
 /// first variable.
 ///
@@ -112,7 +117,7 @@ impl Committed {
     /// # Panics
     /// If the value is another one.
     pub fn open(
-        self,
+        &self,
         values: &[i32],
         point: &[K],
         value: K,

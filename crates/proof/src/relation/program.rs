@@ -4,9 +4,7 @@
 
 use assay_engine::ops::rope::Pairing;
 use assay_engine::ops::{self, bfp};
-use assay_engine::values::{
-    BASE_MIX, BASE_MLP, BASE_NORM, Constants, LayerConstants, LinearConstants, NormConstants,
-};
+use assay_engine::values::{BASE_MIX, BASE_MLP, BASE_NORM};
 use p3_field::PrimeCharacteristicRing;
 
 use super::table::{Table, Tag};
@@ -16,6 +14,7 @@ use super::{
 };
 use crate::clear::{Clear, LayerClear, NormClear, Peak};
 use crate::field::{F, signed};
+use crate::public::{LayerPublic, LinearPublic, NormPublic, Public};
 
 /// What the clear values cannot be, or the relation cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -124,13 +123,13 @@ pub struct Positions {
 
 /// Builds the relation. Both sides walk alone, so that neither checks what the other does not prove.
 pub fn build(
-    constants: &Constants<'_>,
+    public: &Public,
     clear: &Clear,
     positions: Positions,
 ) -> Result<Relation, RelationError> {
-    let mut walk = Walk::new(constants, positions);
+    let mut walk = Walk::new(public, positions);
     let (_, mut x) = walk.embedding()?;
-    for (layer, clear) in constants.layers.iter().zip(&clear.layers) {
+    for (layer, clear) in public.layers.iter().zip(&clear.layers) {
         x = walk.layer(layer, clear, &x)?.residual;
     }
     walk.last(&clear.final_norm, &x)?;
@@ -139,16 +138,16 @@ pub fn build(
 
 /// The walk, a step at a time: a prover fills each step's columns before the next.
 pub struct Walk<'a> {
-    constants: &'a Constants<'a>,
+    public: &'a Public,
     positions: Positions,
     pub relation: Relation,
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(constants: &'a Constants<'a>, positions: Positions) -> Self {
-        let table = Table::new(constants.exp, constants.act);
+    pub fn new(public: &'a Public, positions: Positions) -> Self {
+        let table = Table::new(public.exp(), public.act());
         Walk {
-            constants,
+            public,
             positions,
             relation: Relation::new(positions.tokens, table),
         }
@@ -165,7 +164,7 @@ impl<'a> Walk<'a> {
 
 impl Walk<'_> {
     fn width(&self) -> usize {
-        self.constants.dims.width as usize
+        self.public.manifest.dims.width as usize
     }
 
     fn constant(&self, v: i32) -> Vec<i32> {
@@ -196,7 +195,7 @@ impl Walk<'_> {
     pub fn embedding(&mut self) -> Result<(Rounded, Sum), RelationError> {
         self.relation.groups.push(Vec::new());
         let out = self.residual();
-        let by = self.constant(self.constants.embedding_shift);
+        let by = self.constant(self.public.embedding_shift);
         if by[0] < 0 {
             return Err(RelationError::Wraps("embedding"));
         }
@@ -284,7 +283,7 @@ impl Walk<'_> {
         &mut self,
         x: &Sum,
         clear: &NormClear,
-        by: &NormConstants<'_>,
+        by: &NormPublic,
     ) -> Result<NormColumns, RelationError> {
         let root = self.root(x, &clear.ss, by.eps)?;
         let peak = clear.peak.as_ref().ok_or(RelationError::Clear("norm"))?;
@@ -301,7 +300,7 @@ impl Walk<'_> {
     fn linear(
         &mut self,
         name: &'static str,
-        by: &LinearConstants<'_>,
+        by: &LinearPublic,
         input: &Bfp,
         base: i32,
         out: &Sum,
@@ -326,7 +325,7 @@ impl Walk<'_> {
     /// q, k or v: within ±(2^24 − 1), all but the topmost 2^16 values of it, so never clamped.
     fn projected(
         &mut self,
-        by: &LinearConstants<'_>,
+        by: &LinearPublic,
         input: &Bfp,
     ) -> Result<Rounded, RelationError> {
         let offset = i64::from(ops::QKV_MAX);
@@ -344,7 +343,7 @@ impl Walk<'_> {
     /// A head's turn by its position's angles, at Q.26, rounded to the layer's fraction and held within 13
     /// bits: the one place, with v's, where values leave their limits on some prompts.
     fn turned(&mut self, input: &Sum, table: usize, shift: &Shift) -> (Held, Vec<(Column, i64)>) {
-        let dim = self.constants.dims.head_dim as usize;
+        let dim = self.public.manifest.dims.head_dim as usize;
         let r = &mut self.relation;
         let names = ["turned", "turned.excess"];
         let out = r.held(names, input.rows(), ops::QK_MAX as u32);
@@ -352,7 +351,7 @@ impl Walk<'_> {
         for head in 0..input.rows() / dim {
             let part = |column: Column, second: bool| {
                 let head = column.slice(head * dim, dim);
-                match self.constants.pairing {
+                match self.public.pairing {
                     Pairing::Pairs => head.every_second(usize::from(second)),
                     Pairing::Halves => head.slice(usize::from(second) * dim / 2, dim / 2),
                 }
@@ -390,7 +389,7 @@ impl Walk<'_> {
 
     pub fn layer(
         &mut self,
-        by: &LayerConstants<'_>,
+        by: &LayerPublic,
         clear: &LayerClear,
         x: &Sum,
     ) -> Result<LayerColumns, RelationError> {
@@ -427,7 +426,7 @@ impl Walk<'_> {
         let distance = self.shift("distance", csh, 18)?;
         let thirty = self.constant(30);
         let share = self.shift("share", thirty, 16)?;
-        let d = &self.constants.dims;
+        let d = &self.public.manifest.dims;
         let (n_heads, dim) = (d.heads as usize, d.head_dim as usize);
         let group = n_heads / d.kv_heads as usize;
         let mix = self.bfp("mix", n_heads * dim, BASE_MIX, &clear.mix)?;
@@ -541,9 +540,9 @@ impl Walk<'_> {
         &mut self,
         x: &Sum,
         clear: &NormClear,
-        by: &NormConstants<'_>,
+        by: &NormPublic,
     ) -> Result<(Vec<Root>, Rounded), RelationError> {
-        let (dim, t) = (self.constants.dims.head_dim as usize, self.positions.tokens);
+        let (dim, t) = (self.public.manifest.dims.head_dim as usize, self.positions.tokens);
         let shift = self.constant(by.shift);
         let shift = self.shift("q and k norms", shift, 25)?;
         // The inverse is a head's: each head has its own root.
@@ -633,7 +632,7 @@ impl Walk<'_> {
             values: vec![d, e],
         });
         let distance_remainder = r.remainder(t, distance);
-        let c = F::from_u32(self.constants.c);
+        let c = F::from_u32(self.public.manifest.attention_scale.c);
         let input = cells(&below, c, None, distance.up);
         r.rounded("distance", input, &d.into(), &distance_remainder, distance);
         let sum = r.vector(clear.sum.iter().map(|z| F::from_u64(*z)).collect());
@@ -659,7 +658,7 @@ impl Walk<'_> {
     /// gate within ±(2^20 − 1) and its activation, from the one table: a function of its two limbs.
     fn gate(
         &mut self,
-        by: &LinearConstants<'_>,
+        by: &LinearPublic,
         input: &Bfp,
     ) -> Result<(Rounded, Column), RelationError> {
         let r = &mut self.relation;
@@ -683,11 +682,11 @@ impl Walk<'_> {
     /// What a matrix adds to the residual, and the residual after it.
     fn branch(
         &mut self,
-        by: &LinearConstants<'_>,
+        by: &LinearPublic,
         input: &Bfp,
         base: i32,
         x: &Sum,
-        post: Option<(&NormConstants<'_>, &NormClear)>,
+        post: Option<(&NormPublic, &NormClear)>,
     ) -> Result<(Sum, Branch), RelationError> {
         let next = self.residual();
         let mut added = next.clone();
@@ -726,7 +725,7 @@ impl Walk<'_> {
     /// The final norm, whose activations are shown where a token is chosen.
     pub fn last(&mut self, clear: &NormClear, x: &Sum) -> Result<NormColumns, RelationError> {
         self.relation.groups.push(Vec::new());
-        let norm = self.norm(x, clear, &self.constants.final_norm)?;
+        let norm = self.norm(x, clear, &self.public.final_norm)?;
         let Positions {
             tokens,
             first_choice,
