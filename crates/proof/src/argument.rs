@@ -8,7 +8,7 @@ use assay_engine::values::Constants;
 use assay_protocol::trace::MatrixRef;
 use p3_field::PrimeCharacteristicRing;
 
-use crate::clear::Clear;
+use crate::clear::{ChoiceClear, Clear};
 use crate::field::{F, K, eq_table, log2_ceil, signed};
 use crate::fractions::{FractionClaim, eq_below};
 use crate::functional::{Entry, Functional};
@@ -529,9 +529,21 @@ impl LinearWalk<'_> {
                     self.claims.add(vector, *column, vec![weight; column.rows]);
                 }
                 Term::Embedded => self.known += scale * self.embedded,
+                Term::Before { at, tokens } => self.known += scale * self.before(at, *tokens),
                 Term::Shown => self.known -= scale * self.shown(weights),
             }
         }
+    }
+
+    /// `Σ_t eq(t)·vector(t)·Σ_{i < at(t)} eq(i)`.
+    fn before(&self, at: &[u32], tokens: ByToken) -> K {
+        let mut prefixes = vec![K::ZERO];
+        for weight in &self.linear.rows {
+            prefixes.push(*prefixes.last().expect("one at least") + *weight);
+        }
+        let weights = self.linear.weighted(self.instance.relation, tokens);
+        let term = |(at, weight): (&u32, &K)| prefixes[*at as usize] * *weight;
+        at.iter().zip(&weights).map(term).sum()
     }
 
     fn shown(&self, weights: &[K]) -> K {
@@ -541,7 +553,10 @@ impl LinearWalk<'_> {
             ..
         } = self.instance.positions;
         let tokens = &self.linear.tokens[first_choice..first_choice + choices];
-        let rows = self.instance.clear.shown.chunks(choices).zip(weights);
+        let ChoiceClear::Shown(shown) = &self.instance.clear.choice else {
+            return K::ZERO;
+        };
+        let rows = shown.chunks(choices).zip(weights);
         let row = |(row, weight): (&[i16], &K)| -> K {
             let terms = row.iter().zip(tokens);
             *weight * terms.map(|(x, eq)| *eq * signed(i64::from(*x))).sum::<K>()

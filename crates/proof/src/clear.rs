@@ -41,9 +41,31 @@ pub struct LayerClear {
 pub struct Clear {
     pub layers: Vec<LayerClear>,
     pub final_norm: NormClear,
-    /// The final norm's 12-bit activations at the positions that choose a token: row i of position n at
-    /// `i·positions + n`.
-    pub shown: Vec<i16>,
+    pub choice: ChoiceClear,
+}
+
+/// How a proof shows that the answer's tokens are the model's choices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChoiceClear {
+    /// The final norm's 12-bit activations at the positions that choose a token, for who holds the head's
+    /// weights: row i of position n at `i·positions + n`.
+    Shown(Vec<i16>),
+    /// Proven, for a sampler that takes the largest logit.
+    Greedy(GreedyClear),
+}
+
+impl Default for ChoiceClear {
+    fn default() -> Self {
+        ChoiceClear::Shown(Vec::new())
+    }
+}
+
+/// By position: the token chosen after it, its logit, and how much more that could be at the same bits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GreedyClear {
+    pub chosen: Vec<u32>,
+    pub logits: Vec<i64>,
+    pub slacks: Vec<u64>,
 }
 
 /// What the sizes follow from.
@@ -57,6 +79,8 @@ pub struct ClearShape {
     pub tokens: usize,
     /// Positions that choose a token.
     pub choices: usize,
+    /// Whether the choices are proven, not shown.
+    pub greedy: bool,
 }
 
 /// Bytes that are not what a proof of this shape has.
@@ -138,8 +162,17 @@ trait Visitor {
             }
         }
         self.norm(&mut clear.final_norm, t)?;
-        clear.shown.resize(shape.width * shape.choices, 0);
-        for x in &mut clear.shown {
+        let shown = match &mut clear.choice {
+            ChoiceClear::Greedy(greedy) => {
+                self.places(&mut greedy.chosen, t)?;
+                greedy.logits.resize(t, 0);
+                greedy.logits.iter_mut().try_for_each(|v| self.signed(v))?;
+                return self.unsigned(&mut greedy.slacks, t);
+            }
+            ChoiceClear::Shown(shown) => shown,
+        };
+        shown.resize(shape.width * shape.choices, 0);
+        for x in shown {
             let mut wide = i64::from(*x);
             self.signed(&mut wide)?;
             match i16::try_from(wide) {
@@ -224,7 +257,10 @@ impl Clear {
         Clear {
             layers: (0..shape.layers).map(layer).collect(),
             final_norm: peaked(),
-            shown: Vec::new(),
+            choice: match shape.greedy {
+                true => ChoiceClear::Greedy(GreedyClear::default()),
+                false => ChoiceClear::default(),
+            },
         }
     }
 

@@ -5,6 +5,7 @@ use std::thread;
 
 use assay_engine::Model;
 use assay_engine::values::Constants;
+use assay_protocol::Temperature;
 use assay_protocol::codec::Writer;
 use p3_field::PrimeCharacteristicRing;
 
@@ -83,7 +84,15 @@ pub fn prove_with(
     let (tokens, positions) = schedule::tokens(claim, manifest)?;
     let public = Public::of(model, positions.tokens);
     let threads = options.threads;
-    let made = witness(model, &public, &tokens, positions, threads, progress)?;
+    let made = witness(
+        model,
+        &public,
+        &tokens,
+        positions,
+        is_greedy(claim),
+        threads,
+        progress,
+    )?;
     let constants = Constants::new(model);
     let setting = Setting {
         public: &public,
@@ -108,6 +117,11 @@ pub(crate) struct Setting<'a> {
     pub(crate) threads: usize,
     /// The weights that are opened, and the commitment to them.
     pub(crate) opened: Option<(&'a WeightsCommitted, &'a Constants<'a>)>,
+}
+
+/// The largest logit is proven; a draw is left to who has the head.
+pub(crate) fn is_greedy(claim: &Claim<'_>) -> bool {
+    claim.sampler.temperature == Temperature::Greedy
 }
 
 /// The argument about a trace, whatever it is: a trace that does not fulfil the relation gives a proof
@@ -140,7 +154,11 @@ pub(crate) fn argue(
     };
     let mut tell = |phase, done, of| progress(Progress { phase, done, of });
     tell(Phase::Commit, 0, 1);
-    let clear_bytes = clear.to_bytes(&schedule::clear_shape(&public.manifest, positions));
+    let clear_bytes = clear.to_bytes(&schedule::clear_shape(
+        &public.manifest,
+        positions,
+        is_greedy(claim),
+    ));
     let (commitment, committed) = commit::commit(trace.values(), threads);
     let weights = match opened {
         None => Weights::Read,

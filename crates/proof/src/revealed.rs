@@ -5,7 +5,7 @@ use assay_engine::values::Constants;
 use assay_protocol::trace::MatrixRef;
 use p3_field::PrimeCharacteristicRing;
 
-use crate::clear::Clear;
+use crate::clear::{ChoiceClear, Clear};
 use crate::field::{F, signed};
 use crate::matrix::TraceMatrix;
 use crate::relation::{ByToken, Column, Constraint, Known, Leaf, Product, Relation, Sum, Term};
@@ -189,12 +189,19 @@ impl Revealed<'_> {
                     .row(MatrixRef::Embedding, token as usize, &mut w);
                 signed(i64::from(w[i]) * self.constants.embedding_scale(token))
             }
+            Term::Before { at, tokens } => match i < at[t] as usize {
+                true => self.by_token(*tokens, t),
+                false => F::ZERO,
+            },
             Term::Shown => {
+                let ChoiceClear::Shown(shown) = &self.clear.choice else {
+                    return F::ZERO;
+                };
                 let chosen = self.first_choice..self.first_choice + self.choices;
                 match chosen.contains(&t) {
                     true => {
                         let at = i * self.choices + t - self.first_choice;
-                        -signed(self.clear.shown[at].into())
+                        -signed(shown[at].into())
                     }
                     false => F::ZERO,
                 }

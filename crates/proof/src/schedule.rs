@@ -61,7 +61,11 @@ pub(crate) fn tokens(
     Ok((tokens, positions))
 }
 
-pub(crate) fn clear_shape(manifest: &Manifest, positions: Positions) -> ClearShape {
+pub(crate) fn clear_shape(
+    manifest: &Manifest,
+    positions: Positions,
+    greedy: bool,
+) -> ClearShape {
     let dims = &manifest.dims;
     ClearShape {
         architecture: manifest.architecture,
@@ -71,6 +75,7 @@ pub(crate) fn clear_shape(manifest: &Manifest, positions: Positions) -> ClearSha
         width: dims.width as usize,
         tokens: positions.tokens,
         choices: positions.choices,
+        greedy,
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod weights;
 
-use assay_engine::Model;
 use assay_engine::ops::bfp;
 use assay_engine::values::{self, BASE_NORM};
 use assay_protocol::codec::Reader;
@@ -13,7 +12,7 @@ use p3_field::{Field, PrimeCharacteristicRing};
 
 use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp};
 use crate::claim::{Claim, ClaimError, Key};
-use crate::clear::Clear;
+use crate::clear::{ChoiceClear, Clear};
 use crate::commit::{self, OpeningError};
 use crate::committed::{self, Layout};
 use crate::field::{K, eq_table, log2_ceil};
@@ -21,6 +20,7 @@ use crate::fractions::{self, FractionClaim, FractionError, eq_below};
 use crate::functional::{self, FunctionalError};
 use crate::products::{self, ProductsError};
 use crate::proof::Proof;
+use crate::prove::is_greedy;
 use crate::public::Public;
 use crate::relation::Relation;
 use crate::relation::program::{self, Positions, RelationError};
@@ -119,7 +119,7 @@ pub fn verify(
         Weights::Opened(commitment) => Some((commitment, Layout::of(manifest))),
     };
     weights::check_opened(key, &opened)?;
-    let shape = schedule::clear_shape(manifest, positions);
+    let shape = schedule::clear_shape(manifest, positions, is_greedy(claim));
     let (clear, clear_bytes) = schedule::read_clear(&mut from, &shape)?;
     let public = match key {
         Key::Weights(model) => &Public::of(model, tokens.len()),
@@ -193,13 +193,7 @@ pub fn verify(
         let claims = committed::functional(layout, &instance, &linear, &reduced, embedded, &mut t);
         weights::check_weights(*commitment, layout, &claims, opened, &mut t)?;
     }
-    let chosen = match key {
-        Key::Weights(model) => {
-            check_choices(model, claim, &clear, positions, threads)?;
-            Chosen::Checked
-        }
-        Key::Committed(_) => Chosen::Shown,
-    };
+    let chosen = check_choices(key, claim, &clear, positions, threads)?;
     check_end(manifest, claim)?;
     Ok(Proven {
         statement: *statement,
@@ -208,31 +202,31 @@ pub fn verify(
     })
 }
 
-/// The last activations are the trace's by the final constraint; what they choose must be the answer.
+/// What the last activations choose must be the answer. They are the trace's by the last constraint, or the
+/// choice itself is proven.
 fn check_choices(
-    model: &Model,
+    key: &Key<'_>,
     claim: &Claim<'_>,
     clear: &Clear,
     positions: Positions,
     threads: usize,
-) -> Result<(), Rejection> {
+) -> Result<Chosen, Rejection> {
     let Positions {
         first_choice,
         choices,
         ..
     } = positions;
-    let peak = clear.final_norm.peak.as_ref().ok_or(Rejection::Places)?;
-    let exponent = |v: &i64| bfp::exponent(v.abs(), BASE_NORM) as u8;
-    let peaks = &peak.value[first_choice..first_choice + choices];
-    let e: Vec<u8> = peaks.iter().map(exponent).collect();
-    let chosen = values::choices(
-        model,
-        &clear.shown,
-        &e,
-        claim.sampler,
-        first_choice,
-        threads,
-    )?;
+    let here = first_choice..first_choice + choices;
+    let chosen = match (&clear.choice, key) {
+        (ChoiceClear::Greedy(greedy), _) => greedy.chosen[here].to_vec(),
+        (ChoiceClear::Shown(_), Key::Committed(_)) => return Ok(Chosen::Shown),
+        (ChoiceClear::Shown(shown), Key::Weights(model)) => {
+            let peak = clear.final_norm.peak.as_ref().ok_or(Rejection::Places)?;
+            let exponent = |v: &i64| bfp::exponent(v.abs(), BASE_NORM) as u8;
+            let e: Vec<u8> = peak.value[here].iter().map(exponent).collect();
+            values::choices(model, shown, &e, claim.sampler, first_choice, threads)?
+        }
+    };
     let pairs = chosen.iter().zip(claim.output).enumerate();
     for (position, (chosen, stated)) in pairs {
         if chosen != stated {
@@ -243,7 +237,7 @@ fn check_choices(
             });
         }
     }
-    Ok(())
+    Ok(Chosen::Checked)
 }
 
 /// The answer ends where the statement says it does, as far as token ids tell: a stop string is text, and

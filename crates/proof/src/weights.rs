@@ -1,6 +1,7 @@
 //! A matrix of the model against the rows' weights of a random point: `Σ_r point(r)·A(r)·w(r, k)` for every
 //! column k. Both sides need it, the verifier only where it holds the weights.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -59,14 +60,34 @@ fn one(
     cols: usize,
     point: &[K],
 ) -> Vec<K> {
-    assert!(rows <= ROWS_MAX, "{rows} rows of a layer's matrix");
+    let mut all = vec![K::ZERO; cols];
+    for first in (0..rows).step_by(ROWS_MAX) {
+        let rows = first..rows.min(first + ROWS_MAX);
+        for (all, sum) in all
+            .iter_mut()
+            .zip(some(constants, matrix, rows, cols, point))
+        {
+            *all += sum;
+        }
+    }
+    all
+}
+
+/// Of at most [`ROWS_MAX`] rows, from a panel's first.
+fn some(
+    constants: &Constants<'_>,
+    matrix: MatrixRef,
+    rows: Range<usize>,
+    cols: usize,
+    point: &[K],
+) -> Vec<K> {
     let mut sums = vec![0u64; HALVES * cols];
     let mut panel = vec![0i16; PANEL * cols];
     let mut total = K::ZERO;
-    for number in 0..rows.div_ceil(PANEL) {
+    for number in rows.start / PANEL..rows.end.div_ceil(PANEL) {
         constants.panel(matrix, number, &mut panel);
         let first = number * PANEL;
-        for (row, w) in (first..rows).zip(panel.chunks_exact(cols)) {
+        for (row, w) in (first..rows.end).zip(panel.chunks_exact(cols)) {
             let weight = point[row] * F::from_u16(constants.scale(matrix, row));
             total += weight;
             let halves = halves(weight);

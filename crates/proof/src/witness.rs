@@ -10,7 +10,7 @@ use assay_engine::values::{
 };
 
 use crate::claim::{Phase, Progress};
-use crate::clear::{Clear, LayerClear, NormClear, Peak};
+use crate::clear::{ChoiceClear, Clear, GreedyClear, LayerClear, NormClear, Peak};
 use crate::matrix::TraceMatrix;
 use crate::public::Public;
 use crate::relation::program::{
@@ -49,6 +49,7 @@ pub fn witness(
     public: &Public,
     tokens: &[u32],
     positions: Positions,
+    greedy: bool,
     threads: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Witness, WitnessError> {
@@ -86,16 +87,24 @@ pub fn witness(
     let columns = walk.last(&final_norm, &x)?;
     to.grow(&walk.relation);
     to.norm(&columns, &values, constants.final_norm.gains);
+    let choice = match greedy {
+        true => {
+            let (clear, slacks) = greedy_choice(&pass, &values.y);
+            let columns = walk.greedy(&columns.bfp, &clear)?;
+            to.grow(&walk.relation);
+            to.limbs(&columns.terms(), |i, t| slacks[i * positions.tokens + t]);
+            ChoiceClear::Greedy(clear)
+        }
+        false => {
+            walk.shown(&columns.bfp);
+            let chosen = positions.first_choice..positions.first_choice + positions.choices;
+            let row = |row: &[i16]| row[chosen.clone()].to_vec();
+            let rows = values.y.x12.chunks(positions.tokens);
+            ChoiceClear::Shown(rows.flat_map(row).collect())
+        }
+    };
     let relation = walk.finish();
     to.grow(&relation);
-    let chosen = positions.first_choice..positions.first_choice + positions.choices;
-    let row = |row: &[i16]| row[chosen.clone()].to_vec();
-    let shown = values
-        .y
-        .x12
-        .chunks(positions.tokens)
-        .flat_map(row)
-        .collect();
     to.multiplicities(&relation)?;
     progress(Progress {
         phase: Phase::Witness,
@@ -106,11 +115,48 @@ pub fn witness(
         clear: Clear {
             layers,
             final_norm,
-            shown,
+            choice,
         },
         trace: TraceMatrix::new(positions.tokens, to.values),
         relation,
     })
+}
+
+/// What a greedy sampler takes after every position, and every id's distance from refuting it.
+fn greedy_choice(pass: &Pass<'_>, last: &BfpValues) -> (GreedyClear, Vec<i64>) {
+    let by = &pass.constants().head;
+    let n = last.e.len();
+    let mut scaled: Vec<i64> = pass.head(last).into_iter().map(i64::from).collect();
+    let shifts: Vec<i32> = last.e.iter().map(|e| by.shift - i32::from(*e)).collect();
+    let mut best = vec![(i64::MIN, 0u32); n];
+    for (id, row) in scaled.chunks_mut(n).enumerate() {
+        let a = i64::from(by.scale(id));
+        for ((v, s), best) in row.iter_mut().zip(&shifts).zip(&mut best) {
+            *v *= a;
+            let logit = rsh(*v, *s);
+            if logit > best.0 {
+                *best = (logit, id as u32);
+            }
+        }
+    }
+    let mut clear = GreedyClear {
+        chosen: best.iter().map(|(_, id)| *id).collect(),
+        logits: best.iter().map(|(logit, _)| *logit).collect(),
+        slacks: vec![0; n],
+    };
+    for (id, row) in scaled.chunks_mut(n).enumerate() {
+        for (t, v) in row.iter_mut().enumerate() {
+            let (logit, chosen) = best[t];
+            // Shifts that the relation refuses are refused before any slack is read.
+            let s = shifts[t].clamp(1, 62);
+            let steps = logit + 1 - i64::from((id as u32) < chosen);
+            *v = (steps << s) - (1 << (s - 1)) - 1 - *v;
+            if id as u32 == chosen {
+                clear.slacks[t] = v.unsigned_abs();
+            }
+        }
+    }
+    (clear, scaled)
 }
 
 fn peak_clear(values: &BfpValues) -> Peak {
@@ -181,6 +227,14 @@ impl Cells {
         self.put(hi, |i, t| (value(i, t) - to.constant) >> 16);
     }
 
+    /// A value that is not negative, limb by limb.
+    fn limbs(&mut self, to: &[(Column, i64)], value: impl Fn(usize, usize) -> i64) {
+        for (limb, (column, _)) in to.iter().enumerate() {
+            let by = LIMB as usize * limb;
+            self.put(*column, |i, t| value(i, t) >> by & ((1 << LIMB) - 1));
+        }
+    }
+
     /// What `rsh(input, s) = out` leaves.
     fn put_remainder(
         &mut self,
@@ -189,15 +243,10 @@ impl Cells {
         input: impl Fn(usize, usize) -> i64,
         out: impl Fn(usize, usize) -> i64,
     ) {
-        for (limb, (column, _)) in to.iter().enumerate() {
-            self.put(*column, |i, t| {
-                let left = match shift.by[t] {
-                    s @ 1.. => input(i, t) + (1 << (s - 1)) - (out(i, t) << s),
-                    _ => 0,
-                };
-                left >> (LIMB as usize * limb) & ((1 << LIMB) - 1)
-            });
-        }
+        self.limbs(to, |i, t| match shift.by[t] {
+            s @ 1.. => input(i, t) + (1 << (s - 1)) - (out(i, t) << s),
+            _ => 0,
+        });
     }
 
     /// A rounded value and what was cut off to hold it within its limit.

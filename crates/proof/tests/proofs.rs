@@ -2,8 +2,8 @@
 
 use assay_engine::Model;
 use assay_engine::replay;
-use assay_proof::{Claim, Key, Proof, prove, verify};
-use assay_protocol::{SamplerParams, Statement, StopReason};
+use assay_proof::{Claim, Key, Proof, Rejection, prove, verify};
+use assay_protocol::{SamplerParams, Statement, StopReason, Temperature};
 use assay_testkit::tiny::Tiny;
 
 const PROMPT: [u32; 6] = [256, 72, 101, 108, 108, 111];
@@ -27,9 +27,12 @@ struct Case {
 }
 
 impl Case {
-    fn new(tiny: &Tiny, n: usize) -> Case {
+    fn new(tiny: &Tiny, n: usize, temperature: Temperature) -> Case {
         let model = tiny.model();
-        let sampler = SamplerParams::greedy(n as u32);
+        let sampler = SamplerParams {
+            temperature,
+            ..SamplerParams::greedy(n as u32)
+        };
         let output = answer(&model, &sampler, n);
         let statement = Statement::new(
             model.id(),
@@ -63,11 +66,30 @@ impl Case {
 #[test]
 fn a_true_statement_is_proven() {
     for tiny in [Tiny::llama(1), Tiny::gemma3(1)] {
-        let case = Case::new(&tiny, 3);
-        let proof = case.prove();
-        println!("{} bytes", proof.as_bytes().len());
-        let key = Key::Weights(&case.model);
-        let proven = verify(&key, &case.claim(), &proof, 2).unwrap();
-        assert_eq!(proven.statement, case.statement);
+        for temperature in [Temperature::Greedy, Temperature::Beta(256)] {
+            let case = Case::new(&tiny, 3, temperature);
+            let proof = case.prove();
+            let key = Key::Weights(&case.model);
+            let proven = verify(&key, &case.claim(), &proof, 2).unwrap();
+            assert_eq!(proven.statement, case.statement);
+            println!("{} bytes\n{}", proof.as_bytes().len(), proven.security);
+        }
+    }
+}
+
+#[test]
+fn a_token_that_is_not_the_models_choice_is_named() {
+    for temperature in [Temperature::Greedy, Temperature::Beta(256)] {
+        let mut case = Case::new(&Tiny::llama(1), 3, temperature);
+        case.output[1] ^= 1;
+        let output = &case.output;
+        let (model, sampler) = (&case.model, &case.sampler);
+        case.statement =
+            Statement::new(model.id(), &PROMPT, sampler, output, StopReason::MaxTokens);
+        let found = verify(&Key::Weights(model), &case.claim(), &case.prove(), 2);
+        assert!(
+            matches!(found, Err(Rejection::WrongToken { position: 1, .. })),
+            "{found:?}"
+        );
     }
 }

@@ -16,9 +16,18 @@ const POSITIONS: Positions = Positions {
     choices: 3,
 };
 
-fn made(model: &Model) -> Witness {
+fn made(model: &Model, greedy: bool) -> Witness {
     let public = Public::of(model, POSITIONS.tokens);
-    witness(model, &public, &TOKENS, POSITIONS, 1, &mut |_| ()).unwrap()
+    witness(
+        model,
+        &public,
+        &TOKENS,
+        POSITIONS,
+        greedy,
+        1,
+        &mut |_| (),
+    )
+    .unwrap()
 }
 
 fn checked(model: &Model, witness: &Witness, trace: &TraceMatrix) -> Result<(), Violation> {
@@ -43,7 +52,9 @@ fn the_engines_values_fulfil_the_relation() {
         Tiny::gemma3(3),
     ] {
         let model = tiny.model();
-        let witness = made(&model);
-        assert_eq!(checked(&model, &witness, &witness.trace), Ok(()));
+        for greedy in [false, true] {
+            let witness = made(&model, greedy);
+            assert_eq!(checked(&model, &witness, &witness.trace), Ok(()));
+        }
     }
 }

@@ -7,7 +7,7 @@ use assay_protocol::TokenId;
 use assay_protocol::trace::MatrixRef;
 
 use super::attention::Attention;
-use super::linear::{Packed, linear};
+use super::linear::{Packed, accumulated, linear};
 use super::norm::{fixed, normed, quantized};
 use super::parts::{Beyond, each_part};
 use super::{
@@ -75,6 +75,15 @@ impl<'a> Pass<'a> {
     pub fn final_norm(&self) -> NormValues<BfpValues> {
         let by = &self.constants.final_norm;
         normed(&self.crew, &self.residual, by, self.tokens)
+    }
+
+    /// The head's raw sums over the final norm's result: id v of token t at `v·tokens + t`.
+    pub fn head(&self, last: &BfpValues) -> Vec<i32> {
+        accumulated(
+            &self.crew,
+            &self.constants.head,
+            &Packed::new(&self.crew, last),
+        )
     }
 
     fn layer(&self, number: usize) -> Result<LayerValues, Clamped> {

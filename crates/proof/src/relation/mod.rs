@@ -3,6 +3,7 @@
 //! the columns, and products. [`program`] walks the model; [`revealed`](crate::revealed) checks every
 //! cell of a trace against it.
 
+pub mod head;
 pub mod program;
 pub mod table;
 
@@ -123,6 +124,8 @@ pub enum Term {
     Total { column: Column },
     /// `w(token of t, i)·E(token of t)`.
     Embedded,
+    /// `tokens(t)` at the rows before `at(t)`.
+    Before { at: Vec<u32>, tokens: ByToken },
     /// Less the final activations that are shown, at the positions that choose a token.
     Shown,
 }

@@ -12,7 +12,7 @@ use super::{
     Angle, ByRow, ByToken, Column, Held, Known, Leaf, ONES, Product, Relation, Shift, Sum, Tags,
     Term, cell, cells, public, sees,
 };
-use crate::clear::{Clear, LayerClear, NormClear, Peak};
+use crate::clear::{ChoiceClear, Clear, LayerClear, NormClear, Peak};
 use crate::field::{F, signed};
 use crate::public::{LayerPublic, LinearPublic, NormPublic, Public};
 
@@ -132,7 +132,13 @@ pub fn build(
     for (layer, clear) in public.layers.iter().zip(&clear.layers) {
         x = walk.layer(layer, clear, &x)?.residual;
     }
-    walk.last(&clear.final_norm, &x)?;
+    let last = walk.last(&clear.final_norm, &x)?;
+    match &clear.choice {
+        ChoiceClear::Shown(_) => walk.shown(&last.bfp),
+        ChoiceClear::Greedy(greedy) => {
+            walk.greedy(&last.bfp, greedy)?;
+        }
+    }
     Ok(walk.finish())
 }
 
@@ -151,6 +157,10 @@ impl<'a> Walk<'a> {
             positions,
             relation: Relation::new(positions.tokens, table),
         }
+    }
+
+    pub(super) fn public(&self) -> &'a Public {
+        self.public
     }
 
     /// The table's multiplicities come last.
@@ -722,10 +732,14 @@ impl Walk<'_> {
         Ok((next, Branch::Gemma(post)))
     }
 
-    /// The final norm, whose activations are shown where a token is chosen.
+    /// The final norm.
     pub fn last(&mut self, clear: &NormClear, x: &Sum) -> Result<NormColumns, RelationError> {
         self.relation.groups.push(Vec::new());
-        let norm = self.norm(x, clear, &self.public.final_norm)?;
+        self.norm(x, clear, &self.public.final_norm)
+    }
+
+    /// The last activations are shown where a token is chosen: whoever has the head chooses himself.
+    pub fn shown(&mut self, last: &Bfp) {
         let Positions {
             tokens,
             first_choice,
@@ -734,9 +748,8 @@ impl Walk<'_> {
         let chosen = |t: usize| F::from_bool((first_choice..first_choice + choices).contains(&t));
         let r = &mut self.relation;
         let chosen: ByToken = r.vector((0..tokens).map(chosen).collect());
-        let terms = vec![cell(norm.bfp.x12, 1, chosen), Term::Shown];
-        r.constraint("final activations", norm.bfp.x12.rows, terms);
-        Ok(norm)
+        let terms = vec![cell(last.x12, 1, chosen), Term::Shown];
+        r.constraint("final activations", last.x12.rows, terms);
     }
 }
 
