@@ -12,7 +12,7 @@ use p3_field::{PrimeCharacteristicRing, PrimeField64, TwoAdicField};
 
 use super::descent::{Roots, Rows, evaluate, gather, halve, join, join_halves, split, split_all};
 use super::schedule::Shape;
-use super::words::{Four, add};
+use super::words::{Four, add, scale};
 use crate::field::F;
 
 /// Values of four columns that the nearest cache holds.
@@ -20,8 +20,6 @@ const IN_CACHE: usize = 1 << 10;
 /// Values of four columns that the next cache holds, and bits of the first steps, which are taken there.
 const BUFFER: usize = 1 << 12;
 const STRIP_STEPS: usize = 8;
-/// Coefficients that are evaluated by one table of powers.
-const POWERS: usize = 512;
 
 /// The point of a position.
 pub(super) fn point_of(shape: &Shape, position: usize) -> F {
@@ -57,37 +55,100 @@ impl Domain {
         }
     }
 
-    /// Writes the values of four columns at every position.
-    pub fn encode(&self, columns: impl Fn(usize) -> Four + Copy, out: &mut [Four]) {
-        let runs = out.chunks_exact_mut(self.shape.len());
-        for (run, out) in runs.enumerate() {
-            self.descend(columns, out, run, 1);
+    /// Length of the runs that a descent comes to in its first steps.
+    pub fn stride(&self) -> usize {
+        let log_len = self.shape.log_len;
+        match self.shape.len() <= BUFFER {
+            true => 1,
+            false => 1 << (log_len - STRIP_STEPS - log_len % 2),
         }
     }
 
-    /// The values at ascending positions: a descent as far as most branches lead to one of them, and from
-    /// there each value by itself.
-    pub fn values_at(
+    /// The first steps: writes four columns' remainders by every run of that length.
+    pub fn begin(&self, columns: impl Fn(usize) -> Four, out: &mut [Four]) {
+        let (len, stride) = (self.shape.len(), self.stride());
+        self.strips(columns, |run, first, parts, wide| {
+            let out = &mut out[run * len..][..len];
+            for (row, part) in parts.chunks_exact(wide).enumerate() {
+                out[row * stride + first..][..wide].copy_from_slice(part);
+            }
+        });
+    }
+
+    /// The steps after those: a run's remainders become the values at its positions.
+    pub fn finish(&self, values: &mut [Four], run: usize) {
+        if values.len() <= IN_CACHE {
+            return split_all(values, 1, &self.table, run, self.i);
+        }
+        split(values, self.roots(run));
+        let quarter = values.len() / 4;
+        for (j, part) in values.chunks_exact_mut(quarter).enumerate() {
+            self.finish(part, 4 * run + j);
+        }
+    }
+
+    /// The values at some positions: after the first steps, each by itself.
+    pub fn values_at(&self, columns: impl Fn(usize) -> Four, positions: &[usize]) -> Vec<Four> {
+        let (len, stride) = (self.shape.len(), self.stride());
+        let mut wanted: Vec<Wanted> = positions.iter().map(|p| self.wanted(*p)).collect();
+        self.strips(columns, |run, _, parts, wide| {
+            for wanted in wanted
+                .iter_mut()
+                .filter(|wanted| wanted.position / len == run)
+            {
+                let row = wanted.position % len / stride;
+                let part = evaluate(&parts[row * wide..][..wide], &wanted.powers);
+                wanted.value = add(wanted.value, scale(part, word(wanted.power)));
+                wanted.power *= wanted.step;
+            }
+        });
+        wanted.iter().map(|wanted| wanted.value).collect()
+    }
+
+    fn wanted(&self, position: usize) -> Wanted {
+        let x = point_of(&self.shape, position);
+        let wide = self.wide();
+        Wanted {
+            position,
+            powers: x.powers().take(wide).map(word).collect(),
+            power: F::ONE,
+            step: x.exp_u64(wide as u64),
+            value: [0; 4],
+        }
+    }
+
+    /// Values of each part that a strip holds.
+    fn wide(&self) -> usize {
+        let parts = self.shape.len() / self.stride();
+        (BUFFER / parts).clamp(1, self.stride())
+    }
+
+    /// Takes the first steps for a strip of the columns at a time, copied to where the cache holds it: one way
+    /// through memory instead of one for each step. Shows run, first place, and `wide` values of each part.
+    fn strips(
         &self,
-        columns: impl Fn(usize) -> Four + Copy,
-        positions: &[usize],
-    ) -> Vec<Four> {
-        let len = self.shape.len();
-        let short = (len / positions.len().next_power_of_two()).max(1);
-        let mut remainder = vec![[0; 4]; len];
-        let mut out = Vec::with_capacity(positions.len());
-        for positions in positions.chunk_by(|a, b| a / len == b / len) {
-            let reached = self.descend(columns, &mut remainder, positions[0] / len, short);
-            for position in positions {
-                let at = position % len / reached * reached;
-                let x = point_of(&self.shape, *position);
-                let count = POWERS.min(reached);
-                let powers: Vec<u64> = x.powers().take(count).map(word).collect();
-                let next = word(x.exp_u64(count as u64));
-                out.push(evaluate(&remainder[at..][..reached], &powers, next));
+        columns: impl Fn(usize) -> Four,
+        mut show: impl FnMut(usize, usize, &[Four], usize),
+    ) {
+        let (stride, wide) = (self.stride(), self.wide());
+        let mut strip = vec![[0; 4]; self.shape.len() / stride * wide];
+        let mut parts = strip.clone();
+        for first in (0..stride).step_by(wide) {
+            gather(
+                &columns,
+                &mut strip,
+                Rows {
+                    stride,
+                    first,
+                    wide,
+                },
+            );
+            for run in 0..1 << self.shape.log_inv_rate {
+                parts.copy_from_slice(&strip);
+                self.steps(&mut parts, wide, run);
+                show(run, first, &parts, wide);
             }
         }
-        out
     }
 
     fn roots(&self, run: usize) -> Roots {
@@ -97,63 +158,11 @@ impl Domain {
         }
     }
 
-    /// From columns, each its own remainder by X^len − a, to the remainders of parts of at most this length;
-    /// returns their length.
-    fn descend(
-        &self,
-        columns: impl Fn(usize) -> Four + Copy,
-        out: &mut [Four],
-        run: usize,
-        short: usize,
-    ) -> usize {
-        let len = out.len();
-        if len <= BUFFER {
-            let (stride, first, wide) = (len, 0, len);
-            gather(
-                columns,
-                out,
-                Rows {
-                    stride,
-                    first,
-                    wide,
-                },
-            );
-            self.steps(out, len, run, 1);
-            return 1;
-        }
-        // Many steps for a strip of the columns at a time, copied to where the cache holds it: one way through
-        // memory instead of one for each step.
-        let parts = 1 << (STRIP_STEPS + self.shape.log_len % 2);
-        let stride = len / parts;
-        let wide = (BUFFER / parts).min(stride);
-        let mut strip = vec![[0; 4]; parts * wide];
-        for first in (0..stride).step_by(wide) {
-            gather(
-                columns,
-                &mut strip,
-                Rows {
-                    stride,
-                    first,
-                    wide,
-                },
-            );
-            self.steps(&mut strip, len, run, wide);
-            for (row, strip) in strip.chunks_exact(wide).enumerate() {
-                out[row * stride + first..][..wide].copy_from_slice(strip);
-            }
-        }
-        let mut reached = 1;
-        for (j, part) in out.chunks_exact_mut(stride).enumerate() {
-            reached = self.go_on(part, parts * run + j, short);
-        }
-        reached
-    }
-
-    /// The first steps of a whole column's descent, on all or on a strip of it. An odd number of bits begins
-    /// with a step of two branches, so that the rest are of four.
-    fn steps(&self, values: &mut [Four], len: usize, run: usize, until: usize) {
+    /// The first steps on a run or on a strip of it, as far as parts of this length. An odd number of
+    /// bits begins with a step of two branches, so that the rest are of four.
+    fn steps(&self, values: &mut [Four], until: usize, run: usize) {
         let (table, i) = (&self.table, self.i);
-        if len.trailing_zeros() % 2 == 0 {
+        if self.shape.log_len.is_multiple_of(2) {
             return split_all(values, until, table, run, i);
         }
         halve(values, self.table[run][1]);
@@ -161,24 +170,6 @@ impl Domain {
         for (j, part) in values.chunks_exact_mut(half).enumerate() {
             split_all(part, until, table, 2 * run + j, i);
         }
-    }
-
-    /// The steps after those.
-    fn go_on(&self, values: &mut [Four], run: usize, short: usize) -> usize {
-        if values.len() <= short {
-            return values.len();
-        }
-        if values.len() <= IN_CACHE && short == 1 {
-            split_all(values, 1, &self.table, run, self.i);
-            return 1;
-        }
-        split(values, self.roots(run));
-        let quarter = values.len() / 4;
-        let mut reached = 0;
-        for (j, part) in values.chunks_exact_mut(quarter).enumerate() {
-            reached = self.go_on(part, 4 * run + j, short);
-        }
-        reached
     }
 
     /// Four sums at once, each Σ_k weights[k]·point(positions[k])^i for every i below the columns' length.
@@ -217,6 +208,17 @@ impl Domain {
             false => join(sums, self.roots(run)),
         }
     }
+}
+
+/// A position whose values are summed up, strip by strip.
+struct Wanted {
+    position: usize,
+    /// Of the point, for a strip's places.
+    powers: Vec<u64>,
+    /// Of the point, for the next strip's first place, and what takes it to the one after.
+    power: F,
+    step: F,
+    value: Four,
 }
 
 fn word(value: F) -> u64 {
@@ -269,7 +271,11 @@ mod tests {
             let shape = shape(log_len, rate);
             let domain = Domain::new(&shape);
             let mut out = vec![[0; 4]; shape.positions()];
-            domain.encode(column, &mut out);
+            domain.begin(column, &mut out);
+            let stride = domain.stride();
+            for (run, part) in out.chunks_exact_mut(stride).enumerate() {
+                domain.finish(part, run);
+            }
             let step = (shape.positions() / 63).max(1);
             for position in (0..shape.positions()).step_by(step) {
                 let expected = horner(&shape, point_of(&shape, position));

@@ -86,13 +86,13 @@ pub(super) fn join_halves(values: &mut [Four], root: u64) {
     }
 }
 
-/// Polynomials at a point, given as its first powers, and the power that comes after those.
-pub(super) fn evaluate(coefficients: &[Four], powers: &[u64], next: u64) -> Four {
+/// Polynomials at a point, given as its powers.
+pub(super) fn evaluate(coefficients: &[Four], powers: &[u64]) -> Four {
     match has_avx2() {
         // SAFETY: the machine has AVX2.
         #[cfg(target_arch = "x86_64")]
-        true => unsafe { avx2::evaluate(coefficients, powers, next) },
-        _ => body::evaluate(coefficients, powers, next),
+        true => unsafe { avx2::evaluate(coefficients, powers) },
+        _ => body::evaluate(coefficients, powers),
     }
 }
 
@@ -138,8 +138,8 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn evaluate(coefficients: &[Four], powers: &[u64], next: u64) -> Four {
-        body::evaluate(coefficients, powers, next)
+    pub(super) fn evaluate(coefficients: &[Four], powers: &[u64]) -> Four {
+        body::evaluate(coefficients, powers)
     }
 }
 
@@ -240,14 +240,10 @@ mod body {
     }
 
     #[inline(always)]
-    pub(super) fn evaluate(coefficients: &[Four], powers: &[u64], next: u64) -> Four {
-        let mut sum = [0; 4];
-        for values in coefficients.chunks(powers.len()).rev() {
-            sum = scale(sum, next);
-            for (value, power) in values.iter().zip(powers) {
-                sum = add(sum, scale(*value, *power));
-            }
-        }
-        sum
+    pub(super) fn evaluate(coefficients: &[Four], powers: &[u64]) -> Four {
+        let products = coefficients.iter().zip(powers);
+        products.fold([0; 4], |sum, (value, power)| {
+            add(sum, scale(*value, *power))
+        })
     }
 }

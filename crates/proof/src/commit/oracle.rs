@@ -6,7 +6,7 @@ use p3_field::{BasedVectorSpace, PrimeField64};
 use super::code::Domain;
 use super::parallel::each;
 use super::schedule::Shape;
-use super::tree::{BLOCK_FOURS, Leaves, Tree};
+use super::tree::{BLOCK_FOURS, Leaves, PIECE, Tree};
 use super::words::{Four, small};
 use crate::field::{F, K};
 
@@ -41,20 +41,20 @@ enum FourColumns<'a> {
     Elements([&'a [K]; 2]),
 }
 
-fn encode(domain: &Domain, columns: FourColumns, out: &mut [Four]) {
+fn begin(domain: &Domain, columns: FourColumns, out: &mut [Four]) {
     match columns {
-        FourColumns::Integers(columns) => domain.encode(integers(&columns), out),
-        FourColumns::Elements(blocks) => domain.encode(elements(&blocks), out),
+        FourColumns::Integers(columns) => domain.begin(integers(&columns), out),
+        FourColumns::Elements(blocks) => domain.begin(elements(&blocks), out),
     }
 }
 
 #[inline(always)]
-fn integers(columns: &[&[i32]; 4]) -> impl Fn(usize) -> Four + Copy {
+fn integers(columns: &[&[i32]; 4]) -> impl Fn(usize) -> Four {
     |i| columns.map(|column| column.get(i).map_or(0, |value| small(*value)))
 }
 
 #[inline(always)]
-fn elements(blocks: &[&[K]; 2]) -> impl Fn(usize) -> Four + Copy {
+fn elements(blocks: &[&[K]; 2]) -> impl Fn(usize) -> Four {
     |i| {
         let [[a, b], [c, d]] = blocks.map(|block| {
             let coefficients: &[F] = block[i].as_basis_coefficients_slice();
@@ -73,9 +73,20 @@ pub(super) fn commit(columns: Columns, shape: &Shape, threads: usize) -> Tree {
         let left = (shape.columns - first).div_ceil(4);
         let group = &mut group[..wide.min(left)];
         each(group.iter_mut().enumerate(), threads, |(i, out)| {
-            encode(&domain, columns.four(shape, first + 4 * i), out);
+            begin(&domain, columns.four(shape, first + 4 * i), out);
         });
-        leaves.absorb(group, threads);
+        // A run at a time, values are no sooner there than hashed.
+        let stride = domain.stride();
+        let per_piece = PIECE.div_ceil(stride).min(shape.positions() / stride);
+        leaves.absorb(per_piece * stride, threads, |piece, fours| {
+            for (four, begun) in fours.iter_mut().zip(&*group) {
+                four.clear();
+                four.extend_from_slice(&begun[piece * per_piece * stride..][..per_piece * stride]);
+                for (j, part) in four.chunks_exact_mut(stride).enumerate() {
+                    domain.finish(part, piece * per_piece + j);
+                }
+            }
+        });
     }
     leaves.finish(threads)
 }

@@ -28,7 +28,7 @@ const START: Digest = [
 const BLOCK_VALUES: usize = 8;
 pub(super) const BLOCK_FOURS: usize = BLOCK_VALUES / 4;
 /// Positions that a thread takes at a time.
-const PIECE: usize = 1 << 12;
+pub(super) const PIECE: usize = 1 << 12;
 
 pub(super) fn to_bytes(digest: &Digest) -> [u8; 32] {
     let mut bytes = [0; 32];
@@ -101,16 +101,22 @@ impl Leaves {
         }
     }
 
-    /// Eight columns, four by four; four are enough at the last.
-    pub fn absorb(&mut self, fours: &[Vec<Four>], threads: usize) {
-        let [first, rest @ ..] = fours else { return };
+    /// Eight columns, four by four, a piece of so many positions at a time; `fill` leaves empty what is zero.
+    pub fn absorb(
+        &mut self,
+        positions: usize,
+        threads: usize,
+        fill: impl Fn(usize, &mut [Vec<Four>; BLOCK_FOURS]) + Sync,
+    ) {
         self.blocks += 1;
-        let pieces = self.states.chunks_mut(PIECE).enumerate();
+        let pieces = self.states.chunks_mut(positions).enumerate();
         each(pieces, threads, |(piece, states)| {
-            for (i, state) in states.iter_mut().enumerate() {
-                let position = piece * PIECE + i;
-                let second = rest.first().map_or([0; 4], |second| second[position]);
-                compress256(state, &[block_of([first[position], second])]);
+            let mut fours = [const { Vec::new() }; BLOCK_FOURS];
+            fill(piece, &mut fours);
+            let [first, second] = &mut fours;
+            second.resize(first.len(), [0; 4]);
+            for ((state, first), second) in states.iter_mut().zip(first).zip(second) {
+                compress256(state, &[block_of([*first, *second])]);
             }
         });
     }
@@ -255,8 +261,15 @@ mod tests {
             let at = |position| [0, 1, 2, 3].map(|i| value(first + i, position));
             (0..positions).map(at).collect::<Vec<Four>>()
         };
-        leaves.absorb(&[four(0), four(4)], 2);
-        leaves.absorb(&[four(8)], 2);
+        for first in [0, 8] {
+            leaves.absorb(positions / 2, 2, |piece, fours| {
+                let range = piece * (positions / 2)..(piece + 1) * (positions / 2);
+                fours[0] = four(first)[range.clone()].to_vec();
+                if first == 0 {
+                    fours[1] = four(4)[range].to_vec();
+                }
+            });
+        }
         leaves.finish(2)
     }
 
