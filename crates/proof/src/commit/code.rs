@@ -38,7 +38,7 @@ pub(super) struct Domain {
 }
 
 impl Domain {
-    pub fn new(shape: &Shape) -> Self {
+    pub(super) fn new(shape: &Shape) -> Self {
         // Run k of 2^l has a = ω^rev(k) with ω of order 2^l; b = ω'^rev(k) with ω' of order 2^(l+2). Run
         // k + 2^l of twice as many has one more factor, of order 2^(l+3).
         let mut roots = vec![F::ONE];
@@ -56,7 +56,7 @@ impl Domain {
     }
 
     /// Length of the runs that a descent comes to in its first steps.
-    pub fn stride(&self) -> usize {
+    pub(super) fn stride(&self) -> usize {
         let log_len = self.shape.log_len;
         match self.shape.len() <= BUFFER {
             true => 1,
@@ -65,7 +65,7 @@ impl Domain {
     }
 
     /// The first steps: writes four columns' remainders by every run of that length.
-    pub fn begin(&self, columns: impl Fn(usize) -> Four, out: &mut [Four]) {
+    pub(super) fn begin(&self, columns: impl Fn(usize) -> Four, out: &mut [Four]) {
         let (len, stride) = (self.shape.len(), self.stride());
         self.strips(columns, |run, first, parts, wide| {
             let out = &mut out[run * len..][..len];
@@ -76,7 +76,7 @@ impl Domain {
     }
 
     /// The steps after those: a run's remainders become the values at its positions.
-    pub fn finish(&self, values: &mut [Four], run: usize) {
+    pub(super) fn finish(&self, values: &mut [Four], run: usize) {
         if values.len() <= IN_CACHE {
             return split_all(values, 1, &self.table, run, self.i);
         }
@@ -88,7 +88,11 @@ impl Domain {
     }
 
     /// The values at some positions: after the first steps, each by itself.
-    pub fn values_at(&self, columns: impl Fn(usize) -> Four, positions: &[usize]) -> Vec<Four> {
+    pub(super) fn values_at(
+        &self,
+        columns: impl Fn(usize) -> Four,
+        positions: &[usize],
+    ) -> Vec<Four> {
         let (len, stride) = (self.shape.len(), self.stride());
         let mut wanted: Vec<Wanted> = positions.iter().map(|p| self.wanted(*p)).collect();
         self.strips(columns, |run, _, parts, wide| {
@@ -173,7 +177,7 @@ impl Domain {
     }
 
     /// Four sums at once, each Σ_k weights[k]·point(positions[k])^i for every i below the columns' length.
-    pub fn transpose(&self, at: &[(usize, Four)]) -> Vec<Four> {
+    pub(super) fn transpose(&self, at: &[(usize, Four)]) -> Vec<Four> {
         let len = self.shape.len();
         let mut all = vec![[0; 4]; len];
         let mut sums = all.clone();

@@ -6,16 +6,16 @@ use super::words::{Four, add, scale, sub};
 /// Constants of a run: b, b² and b³, and of the field: i² = −1.
 #[derive(Clone, Copy)]
 pub(super) struct Roots {
-    pub powers: [u64; 3],
-    pub i: u64,
+    pub(super) powers: [u64; 3],
+    pub(super) i: u64,
 }
 
 /// `wide` coefficients from number `first` of each row, where the rows are `stride` coefficients long.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
-    pub stride: usize,
-    pub first: usize,
-    pub wide: usize,
+    pub(super) stride: usize,
+    pub(super) first: usize,
+    pub(super) wide: usize,
 }
 
 fn has_avx2() -> bool {

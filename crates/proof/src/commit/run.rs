@@ -16,20 +16,20 @@ use crate::transcript::Transcript;
 /// The polynomial at hand, g, has to satisfy Σ_weights weight(g) = claim.
 pub(super) struct Run<'t> {
     transcript: &'t mut Transcript,
-    pub weights: Vec<Weight>,
-    pub claim: K,
+    pub(super) weights: Vec<Weight>,
+    pub(super) claim: K,
 }
 
 /// The caller's point, as the first oracle cuts it: within a column, and over the columns.
 pub(super) struct Cut {
-    pub within: Vec<K>,
+    pub(super) within: Vec<K>,
     /// eq of the variables over the columns, for each column.
-    pub over: Vec<K>,
+    pub(super) over: Vec<K>,
 }
 
 impl Cut {
     /// A point with fewer variables than a column reads zeros for the missing ones: the tail is zero.
-    pub fn new(schedule: &Schedule, point: &[K]) -> Self {
+    pub(super) fn new(schedule: &Schedule, point: &[K]) -> Self {
         let mut point = point.to_vec();
         point.resize(point.len().max(schedule.first.log_len), K::ZERO);
         let (within, over) = point.split_at(schedule.first.log_len);
@@ -41,7 +41,7 @@ impl Cut {
 }
 
 impl<'t> Run<'t> {
-    pub fn new(
+    pub(super) fn new(
         commitment: &Commitment,
         len: usize,
         point: &[K],
@@ -62,7 +62,7 @@ impl<'t> Run<'t> {
     /// Each column's value at the part of the point within it. They sum to the claim, or this is None; then
     /// a column's share of the polynomial at hand is drawn for each, independently, so that the proximity
     /// gap of an affine space applies: a far column stays far but for positions/|K|.
-    pub fn columns(&mut self, cut: Cut, values: &[K]) -> Option<Vec<K>> {
+    pub(super) fn columns(&mut self, cut: Cut, values: &[K]) -> Option<Vec<K>> {
         let products = values.iter().zip(&cut.over).map(|(v, eq)| *v * *eq);
         if products.sum::<K>() != self.claim {
             return None;
@@ -74,25 +74,25 @@ impl<'t> Run<'t> {
         Some(shares)
     }
 
-    pub fn commit(&mut self, root: &Digest) {
+    pub(super) fn commit(&mut self, root: &Digest) {
         self.transcript.absorb_bytes("fold root", &to_bytes(root));
     }
 
-    pub fn last(&mut self, polynomial: &[K]) {
+    pub(super) fn last(&mut self, polynomial: &[K]) {
         self.transcript.absorb("last polynomial", polynomial);
     }
 
-    pub fn grind(&mut self) -> F {
+    pub(super) fn grind(&mut self) -> F {
         self.transcript.challenger().grind(GRIND_BITS)
     }
 
-    pub fn check_nonce(&mut self, nonce: F) -> bool {
+    pub(super) fn check_nonce(&mut self, nonce: F) -> bool {
         let challenger = self.transcript.challenger();
         challenger.check_witness(GRIND_BITS, nonce)
     }
 
     /// Positions of an oracle, ascending, equal ones once.
-    pub fn positions(&mut self, shape: &Shape) -> Vec<usize> {
+    pub(super) fn positions(&mut self, shape: &Shape) -> Vec<usize> {
         let challenger = self.transcript.challenger();
         let mut draw = || challenger.sample_bits(shape.log_positions());
         let mut positions: Vec<usize> = (0..shape.queries).map(|_| draw()).collect();
@@ -103,7 +103,7 @@ impl<'t> Run<'t> {
 
     /// The polynomial at hand, encoded, has these values at these positions of an oracle's domain: more
     /// functionals of it, batched with the others by powers of one challenge. Returns each one's scale.
-    pub fn queried(&mut self, shape: &Shape, positions: &[usize], values: &[K]) -> Vec<K> {
+    pub(super) fn queried(&mut self, shape: &Shape, positions: &[usize], values: &[K]) -> Vec<K> {
         let gamma = self.transcript.challenge("batch");
         let scales: Vec<K> = gamma.powers().skip(1).take(values.len()).collect();
         for ((position, value), scale) in positions.iter().zip(values).zip(&scales) {
@@ -115,13 +115,13 @@ impl<'t> Run<'t> {
     }
 
     /// A round of the sumcheck that binds the highest variable.
-    pub fn round(&mut self, round: &Round<2>) -> K {
+    pub(super) fn round(&mut self, round: &Round<2>) -> K {
         let r = round.step(&mut self.claim, self.transcript);
         self.weights.iter_mut().for_each(|weight| weight.bind(r));
         r
     }
 
-    pub fn holds(&self, polynomial: &[K]) -> bool {
+    pub(super) fn holds(&self, polynomial: &[K]) -> bool {
         let sum: K = self.weights.iter().map(|w| w.apply(polynomial)).sum();
         sum == self.claim
     }

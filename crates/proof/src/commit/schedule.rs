@@ -26,12 +26,12 @@ pub(super) const LEN_MAX: usize = 1 << 31;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
     /// Variables of a column: it has 2^this coefficients.
-    pub log_len: usize,
+    pub(super) log_len: usize,
     /// Columns over the base field; an element of K is two of them.
-    pub columns: usize,
-    pub log_inv_rate: usize,
+    pub(super) columns: usize,
+    pub(super) log_inv_rate: usize,
     /// Positions drawn; equal ones are opened once.
-    pub queries: usize,
+    pub(super) queries: usize,
 }
 
 impl Shape {
@@ -46,20 +46,20 @@ impl Shape {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         1 << self.log_len
     }
 
-    pub fn log_positions(&self) -> usize {
+    pub(super) fn log_positions(&self) -> usize {
         self.log_len + self.log_inv_rate
     }
 
-    pub fn positions(&self) -> usize {
+    pub(super) fn positions(&self) -> usize {
         1 << self.log_positions()
     }
 
     /// What the queries miss, with grinding.
-    pub fn query_error(&self) -> Probability {
+    pub(super) fn query_error(&self) -> Probability {
         query_error(self.queries, self.log_inv_rate)
     }
 }
@@ -75,13 +75,13 @@ fn query_error(queries: usize, log_inv_rate: usize) -> Probability {
 /// The first oracle, over the base field, and the later ones, over K.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Schedule {
-    pub first: Shape,
-    pub later: Vec<Shape>,
+    pub(super) first: Shape,
+    pub(super) later: Vec<Shape>,
 }
 
 impl Schedule {
     /// None for no values, or more than a commitment may hold.
-    pub fn new(len: usize) -> Option<Self> {
+    pub(super) fn new(len: usize) -> Option<Self> {
         if len == 0 || len > LEN_MAX {
             return None;
         }
@@ -100,7 +100,7 @@ impl Schedule {
     }
 
     /// Variables that the caller's point has.
-    pub fn variables(len: usize) -> usize {
+    pub(super) fn variables(len: usize) -> usize {
         log2_ceil(len)
     }
 }

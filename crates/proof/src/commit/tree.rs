@@ -94,7 +94,7 @@ pub(super) struct Leaves {
 }
 
 impl Leaves {
-    pub fn new(positions: usize) -> Self {
+    pub(super) fn new(positions: usize) -> Self {
         Leaves {
             states: vec![START; positions],
             blocks: 0,
@@ -102,7 +102,7 @@ impl Leaves {
     }
 
     /// Eight columns, four by four, a piece of so many positions at a time; `fill` leaves empty what is zero.
-    pub fn absorb(
+    pub(super) fn absorb(
         &mut self,
         positions: usize,
         threads: usize,
@@ -121,7 +121,7 @@ impl Leaves {
         });
     }
 
-    pub fn finish(mut self, threads: usize) -> Tree {
+    pub(super) fn finish(mut self, threads: usize) -> Tree {
         let padding = padding(self.blocks);
         each(self.states.chunks_mut(PIECE), threads, |states| {
             for state in states {
@@ -156,12 +156,12 @@ impl Tree {
         Tree { levels }
     }
 
-    pub fn root(&self) -> Digest {
+    pub(super) fn root(&self) -> Digest {
         self.levels[self.levels.len() - 1][0]
     }
 
     /// What the verifier lacks, level by level, left to right. The positions ascend and differ.
-    pub fn siblings(&self, positions: &[usize]) -> Vec<Digest> {
+    pub(super) fn siblings(&self, positions: &[usize]) -> Vec<Digest> {
         let mut out = Vec::new();
         let mut known = positions.to_vec();
         for level in &self.levels[..self.levels.len() - 1] {

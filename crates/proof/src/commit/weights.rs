@@ -23,14 +23,14 @@ enum Kind {
 }
 
 impl Weight {
-    pub fn eq(point: &[K]) -> Self {
+    pub(super) fn eq(point: &[K]) -> Self {
         Weight {
             scale: K::ONE,
             kind: Kind::Eq(point.to_vec()),
         }
     }
 
-    pub fn powers(scale: K, x: F, variables: usize) -> Self {
+    pub(super) fn powers(scale: K, x: F, variables: usize) -> Self {
         let squares = std::iter::successors(Some(x), |x| Some(*x * *x));
         Weight {
             scale,
@@ -39,7 +39,7 @@ impl Weight {
     }
 
     /// Binds the highest variable.
-    pub fn bind(&mut self, r: K) {
+    pub(super) fn bind(&mut self, r: K) {
         self.scale *= match &mut self.kind {
             Kind::Eq(point) => {
                 let p = point.pop().expect("a variable is left");
@@ -54,7 +54,7 @@ impl Weight {
     }
 
     /// The functional at values of the variables left.
-    pub fn apply(&self, values: &[K]) -> K {
+    pub(super) fn apply(&self, values: &[K]) -> K {
         let mut values = values.to_vec();
         let mut fold = |low: K, high: K| {
             let half = values.len() / 2;
