@@ -20,10 +20,11 @@ use p3_field::PrimeCharacteristicRing;
 use crate::argument::{Claims, Instance, Linear, matrices};
 use crate::commit::{self, Commitment};
 use crate::field::{F, K, eq_table, log2_ceil, signed};
-use crate::functional::Functional;
+use crate::functional::{self, Functional};
 use crate::matrix::TraceMatrix;
 use crate::products::Reduced;
-use crate::relation::Column;
+use crate::relation::{Column, Relation};
+use crate::security::{Probability, Security};
 use crate::transcript::Transcript;
 
 /// Values of a row: widths of real models are multiples of it.
@@ -252,6 +253,21 @@ pub(crate) fn functional(
     }
     claims.close(embedded);
     claims.functional
+}
+
+/// The errors of a proof's claims about the weights and of their opening, beside those of all else.
+pub(crate) fn security(layout: &Layout, relation: &Relation) -> Security {
+    let mut security = Security::default();
+    let claims = matrices(relation).len() as u128;
+    let reduced = functional::error_over_field(layout.rows, COLUMNS);
+    for (part, error) in [
+        ("weights: batching of claims", claims),
+        ("weights: functional's sumcheck", reduced),
+    ] {
+        security.add(part, Probability::over_field(error));
+    }
+    security.parts.extend(commit::security(layout.len()).parts);
+    security
 }
 
 /// The committed matrix's rows of `rows` of a matrix's rows.

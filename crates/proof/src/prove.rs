@@ -74,6 +74,18 @@ pub fn prove_with(
     options: &Options<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Proof, ProveError> {
+    prove_from(model, model, claim, options, progress)
+}
+
+/// As [`prove_with`]. What is opened are the weights of `opened`, which is the model itself unless a liar
+/// is to be tested.
+pub(crate) fn prove_from(
+    model: &Model,
+    opened: &Model,
+    claim: &Claim<'_>,
+    options: &Options<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Proof, ProveError> {
     claim.check(&Key::Weights(model))?;
     let manifest = model.manifest();
     if let Some(weights) = options.weights
@@ -93,7 +105,7 @@ pub fn prove_with(
         threads,
         progress,
     )?;
-    let constants = Constants::new(model);
+    let (constants, opened) = (Constants::new(model), Constants::new(opened));
     let setting = Setting {
         public: &public,
         constants: &constants,
@@ -101,7 +113,7 @@ pub fn prove_with(
         tokens: &tokens,
         positions,
         threads,
-        opened: options.weights.map(|weights| (weights, &constants)),
+        opened: options.weights.map(|weights| (weights, &opened)),
     };
     argue(&setting, made, progress)
 }

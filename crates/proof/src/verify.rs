@@ -187,18 +187,21 @@ pub fn verify(
         &parts.opening,
         &mut t,
     )?;
+    let mut security = soundness(&relation);
     if let (Key::Committed(_), Some((commitment, layout)), Some(opened)) =
         (key, &opened, &parts.weights)
     {
         let claims = committed::functional(layout, &instance, &linear, &reduced, embedded, &mut t);
         weights::check_weights(*commitment, layout, &claims, opened, &mut t)?;
+        let more = committed::security(layout, &relation);
+        security.parts.extend(more.parts);
     }
     let chosen = check_choices(key, claim, &clear, positions, threads)?;
     check_end(manifest, claim)?;
     Ok(Proven {
         statement: *statement,
         chosen,
-        security: soundness(&relation),
+        security,
     })
 }
 

@@ -1,5 +1,8 @@
 //! What a proof claims of the weights, checked against them or against the commitment to them.
 
+#[cfg(test)]
+mod tests;
+
 use assay_engine::Model;
 use assay_engine::values::Constants;
 
