@@ -105,6 +105,7 @@ pub(crate) fn prove_from(
         threads,
         progress,
     )?;
+    schedule::check_len(&made.relation, tokens.len())?;
     let (constants, opened) = (Constants::new(model), Constants::new(opened));
     let setting = Setting {
         public: &public,

@@ -24,6 +24,9 @@ use crate::transcript::Transcript;
 pub const VERSION: &str = "assay/proof/v1";
 /// Fewest positions that are run: the argument's vectors have some length.
 const POSITIONS_MIN: usize = 8;
+/// Rows of the trace for each head and each position that it looks at, at least: a score in two limbs, its
+/// distance, exponential and share, and the share's remainder in two.
+const PAIR_ROWS: usize = 7;
 
 /// A statement longer than what can be proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +47,7 @@ pub(crate) fn tokens(
     let mut tokens = [claim.prompt, before].concat();
     let positions = tokens.len();
     let padded = positions.next_power_of_two().max(POSITIONS_MIN);
-    let most = (manifest.dims.context_max as usize).min(PAGE);
+    let most = positions_max(manifest);
     if padded > most {
         return Err(TooLong {
             positions,
@@ -61,11 +64,31 @@ pub(crate) fn tokens(
     Ok((tokens, positions))
 }
 
-pub(crate) fn clear_shape(
-    manifest: &Manifest,
-    positions: Positions,
-    greedy: bool,
-) -> ClearShape {
+/// Positions that the model and the argument take: what is beyond is refused before it is allocated.
+fn positions_max(manifest: &Manifest) -> usize {
+    let dims = &manifest.dims;
+    let rows = PAIR_ROWS * dims.layers as usize * dims.heads as usize;
+    let fits = |most: &usize| commit::fits(rows.saturating_mul(most * most));
+    let mut most = (dims.context_max as usize).min(PAGE);
+    while most > 0 && !fits(&most) {
+        most /= 2;
+    }
+    most
+}
+
+/// Whether a commitment holds the trace, whose rows depend on the values in the clear too.
+pub(crate) fn check_len(relation: &Relation, positions: usize) -> Result<(), TooLong> {
+    match commit::fits(committed_len(relation)) {
+        true => Ok(()),
+        false => Err(TooLong {
+            positions,
+            padded: relation.tokens,
+            most: relation.tokens / 2,
+        }),
+    }
+}
+
+pub(crate) fn clear_shape(manifest: &Manifest, positions: Positions, greedy: bool) -> ClearShape {
     let dims = &manifest.dims;
     ClearShape {
         architecture: manifest.architecture,

@@ -126,6 +126,7 @@ pub fn verify(
         Key::Committed(key) => key.public(),
     };
     let relation = program::build(public, &clear, positions)?;
+    schedule::check_len(&relation, tokens.len())?;
     let layout = opened.as_ref().map(|(_, layout)| layout);
     let parts = Parts::read(&relation, layout, &mut from)?;
     from.finish().map_err(FormatError::from)?;

@@ -2,8 +2,8 @@
 
 use assay_engine::Model;
 use assay_proof::{
-    Claim, ClaimError, Key, KeyFile, Options, Proof, ProveError, Rejection, WeightsCommitted,
-    prove, prove_with, setup, verify,
+    Claim, ClaimError, Key, KeyFile, Options, Proof, ProveError, Rejection, TooLong,
+    WeightsCommitted, prove, prove_with, setup, verify,
 };
 use assay_protocol::{SamplerParams, Statement, StopReason};
 use assay_testkit::tiny::Tiny;
@@ -159,5 +159,23 @@ fn a_token_that_the_model_does_not_have_is_refused() {
         };
         let found = prove(&case.model, claim, 2, &mut |_| ());
         assert_eq!(found.err(), Some(ProveError::Claim(unknown.clone())));
+    });
+}
+
+#[test]
+fn a_statement_longer_than_a_commitment_holds_is_refused_at_once() {
+    let mut tiny = Tiny::llama(1);
+    // 16 heads and 2 layers: seven rows for each pair of 4,096 positions are beyond 2^31 values.
+    (tiny.dims.heads, tiny.dims.kv_heads) = (16, 2);
+    tiny.dims.context_max = 8_192;
+    let case = Case::new(&tiny);
+    case.claimed(&[1; 3_000], |claim| {
+        let found = prove(&case.model, claim, 2, &mut |_| ());
+        let too_long = TooLong {
+            positions: PROMPT.len() + 2_999,
+            padded: 4_096,
+            most: 2_048,
+        };
+        assert_eq!(found.err(), Some(ProveError::TooLong(too_long)));
     });
 }
