@@ -233,7 +233,9 @@ impl Running<'_> {
             charged: checked.charged,
             cumulative: checked.cumulative,
         });
-        let proof = self.gateway.proof_of(self.proof.as_ref(), &checked);
+        // Whoever left does not wait for a proof, and no node makes one for it.
+        let terms = self.proof.as_ref().filter(|_| !we_left);
+        let proof = terms.and_then(|terms| self.gateway.proof_of(terms, &checked));
         let proof_due = match &proof {
             Some(ProofState::Waiting { due, .. }) => Some(*due),
             _ => None,

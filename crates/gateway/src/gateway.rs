@@ -11,8 +11,7 @@ use assay_chain::Market;
 use assay_model::LoadedModel;
 use assay_openai::{ApiError, Fallback};
 use assay_protocol::{
-    Address, B256, MicroUsd, ModelId, ProofOffer, Receipt, SignatureChecked, StopReason, Tier,
-    Timestamp,
+    Address, B256, MicroUsd, ModelId, ProofOffer, Receipt, SignatureChecked, Tier, Timestamp,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -439,17 +438,12 @@ impl Gateway {
         Ok(())
     }
 
-    /// What was promised of the proof of this answer. Who left does not wait for one, and is not asked for its price.
-    pub(crate) fn proof_of(
-        &self,
-        terms: Option<&ProofOffer>,
-        receipt: &Receipt,
-    ) -> Option<ProofState> {
+    /// What was promised of the proof of this answer, if it was bought with one.
+    pub(crate) fn proof_of(&self, terms: &ProofOffer, receipt: &Receipt) -> Option<ProofState> {
         let statement = &receipt.statement;
-        if receipt.tier != Tier::Proven || statement.stop_reason == StopReason::Cut {
+        if receipt.tier != Tier::Proven {
             return None;
         }
-        let terms = terms?;
         let price = terms.charge(statement.n_prompt, statement.n_output).ok()?;
         let due = receipt.served_at.plus_seconds(u64::from(terms.delay_s));
         Some(ProofState::Waiting { due, price })

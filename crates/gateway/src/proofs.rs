@@ -10,7 +10,7 @@ use assay_audit::Evidence;
 use assay_engine::Model;
 use assay_payments::payer::Payee;
 use assay_payments::x402::PaymentRequirements;
-use assay_proof::{Claim, Key, Proof};
+use assay_proof::{Chosen, Claim, Key, Proof};
 use assay_protocol::{Address, B256, MicroUsd, Receipt, Signed, Timestamp, proof_payment_id};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
@@ -53,7 +53,10 @@ impl Verify for Verifier {
     ) -> Result<(), String> {
         let proof = Proof::from_bytes(proof.to_vec()).map_err(|error| error.to_string())?;
         let verified = assay_proof::verify(&Key::Weights(model), claim, &proof, threads);
-        verified.map(|_| ()).map_err(|error| error.to_string())
+        match verified.map_err(|error| error.to_string())?.chosen {
+            Chosen::Checked => Ok(()),
+            Chosen::Shown => Err("it leaves open which tokens the model chooses".into()),
+        }
     }
 }
 

@@ -261,7 +261,8 @@ impl Session {
             request_id: order.request_id,
         };
         // Who left does not wait for a proof, and is not asked to pay for one.
-        let wanted = order.proof.filter(|_| stop != StopReason::Cut);
+        let left = stop == StopReason::Cut || parts.is_closed();
+        let wanted = order.proof.filter(|_| !left);
         let promised = wanted.map(|terms| Promised {
             price: terms
                 .charge(usage.prompt, usage.output)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use assay_engine::Model;
 use assay_node::{NodeConfig, ProofConfig, Prove, RunningNode};
-use assay_proof::{Claim, Phase, Progress};
+use assay_proof::{Claim, Key, Phase, Progress};
 use assay_protocol::{
     B256, ListedOffer, MicroUsd, MicroUsdPerMillionTokens, Receipt, Signed, Tier, proof_payment_id,
 };
@@ -49,7 +49,8 @@ impl Prove for Named {
         threads: usize,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<u8>, String> {
-        claim.check(model.id()).map_err(|error| error.to_string())?;
+        let key = Key::Weights(model);
+        claim.check(&key).map_err(|error| error.to_string())?;
         let phase = Phase::Commit;
         progress(Progress {
             phase,

@@ -8,7 +8,7 @@ use assay_engine::Model;
 use assay_gateway::{AuditState, GatewayConfig, ProofState, ReceiptEntry, Verifier, Verify};
 use assay_node::dishonest::SkipsLayers;
 use assay_node::{ProofConfig, Prove};
-use assay_proof::{Claim, Progress, Proof};
+use assay_proof::{Claim, Key, Progress, Proof};
 use assay_protocol::{B256, MicroUsd, MicroUsdPerMillionTokens, Statement, Tier};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -31,7 +31,8 @@ impl Verify for Reads {
         proof: &[u8],
         _: usize,
     ) -> Result<(), String> {
-        claim.check(model.id()).map_err(|error| error.to_string())?;
+        let key = Key::Weights(model);
+        claim.check(&key).map_err(|error| error.to_string())?;
         match proof == named(claim.statement) {
             true => Ok(()),
             false => Err("it is about something else".into()),
