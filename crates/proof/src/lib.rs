@@ -2,6 +2,8 @@
 //! (docs/proof.md). No clock, network, file or ambient randomness.
 
 mod argument;
+#[cfg(test)]
+mod attacks;
 mod claim;
 pub mod clear;
 pub mod codec;

@@ -41,11 +41,19 @@ impl Transcript {
     }
 
     pub fn absorb_bytes(&mut self, label: &str, bytes: &[u8]) {
+        #[cfg(test)]
+        if testing::ignored(label) {
+            return;
+        }
         self.label(label, bytes.len());
         self.raw(bytes);
     }
 
     pub fn absorb(&mut self, label: &str, values: &[K]) {
+        #[cfg(test)]
+        if testing::ignored(label) {
+            return;
+        }
         self.label(label, values.len());
         for value in values {
             let coefficients: &[F] = value.as_basis_coefficients_slice();
@@ -55,7 +63,10 @@ impl Transcript {
 
     pub fn challenge(&mut self, label: &str) -> K {
         self.label(label, 0);
-        self.challenger.sample_algebra_element()
+        let drawn = self.challenger.sample_algebra_element();
+        #[cfg(test)]
+        testing::record(label, drawn);
+        drawn
     }
 
     /// A point of this many variables.
@@ -76,5 +87,41 @@ impl Transcript {
     /// For the commitment scheme's own messages.
     pub fn challenger(&mut self) -> &mut Challenger {
         &mut self.challenger
+    }
+}
+
+/// What shows the need of each absorption: one that is left out, and the challenges that were drawn.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::cell::RefCell;
+
+    use crate::field::K;
+
+    thread_local! {
+        static IGNORED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+        static DRAWN: RefCell<Vec<(String, K)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn ignored(label: &str) -> bool {
+        IGNORED.with_borrow(|labels| labels.iter().any(|of| of == label))
+    }
+
+    pub(super) fn record(label: &str, drawn: K) {
+        DRAWN.with_borrow_mut(|all| all.push((label.to_owned(), drawn)));
+    }
+
+    /// Runs without the absorptions of these labels.
+    pub(crate) fn without<T>(labels: &[&str], run: impl FnOnce() -> T) -> T {
+        IGNORED.set(labels.iter().map(|label| label.to_string()).collect());
+        let result = run();
+        IGNORED.take();
+        result
+    }
+
+    /// The challenges that are drawn on the way.
+    pub(crate) fn drawn<T>(run: impl FnOnce() -> T) -> (T, Vec<(String, K)>) {
+        DRAWN.take();
+        let result = run();
+        (result, DRAWN.take())
     }
 }
