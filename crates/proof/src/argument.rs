@@ -223,6 +223,19 @@ pub(crate) fn leaf_rows(leaves: &[Leaf]) -> usize {
     leaves.iter().map(Leaf::rows).sum()
 }
 
+/// What the constraints take at their point beside the trace: the embedding's value and the products'.
+pub(crate) struct Values<'a> {
+    pub(crate) embedded: K,
+    pub(crate) claimed: &'a [K],
+}
+
+impl Values<'_> {
+    pub(crate) fn absorb(&self, t: &mut Transcript) {
+        t.absorb("embedding: value", &[self.embedded]);
+        t.absorb("products: values", self.claimed);
+    }
+}
+
 /// Collects claims about linear functionals of one matrix; each gets its power of a challenge.
 pub(crate) struct Claims {
     pub(crate) functional: Functional,
@@ -250,14 +263,24 @@ impl Claims {
 
     /// Adds `Σ weights(i)·vector(t)·column(i, t)` to the claim at hand.
     pub(crate) fn add(&mut self, vector: usize, column: Column, weights: Vec<K>) {
-        debug_assert_eq!(weights.len(), column.rows);
         let scale = self.scale;
+        let weights = weights.into_iter().map(|w| w * scale).collect();
+        self.add_scaled(vector, column, weights);
+    }
+
+    /// The same of weights that have the claim's scale in them.
+    pub(crate) fn add_scaled(&mut self, vector: usize, column: Column, weights: Vec<K>) {
+        debug_assert_eq!(weights.len(), column.rows);
         self.functional.entries.push(Entry {
             vector,
             first_row: column.first,
             stride: column.stride,
-            weights: weights.into_iter().map(|w| w * scale).collect(),
+            weights,
         });
+    }
+
+    pub(crate) fn scale(&self) -> K {
+        self.scale
     }
 
     /// Ends the claim: what was added has this value.
@@ -273,8 +296,7 @@ pub(crate) fn functional(
     look_up: &LookUp,
     trees: &[FractionClaim],
     linear: &Linear,
-    embedded: K,
-    claimed: &[K],
+    values: &Values<'_>,
     reduced: &Reduced,
     t: &mut Transcript,
 ) -> Functional {
@@ -289,7 +311,7 @@ pub(crate) fn functional(
     let rows = eq_table(high, relation.multiplicities.rows);
     claims.add(vector, relation.multiplicities, rows);
     claims.close(last.numerator);
-    linear_claim(instance, linear, embedded, claimed, &mut claims);
+    linear_claim(instance, linear, values, &mut claims);
     product_claims(instance, linear, reduced, &mut claims);
     claims.functional
 }
@@ -385,15 +407,14 @@ fn seeing(tokens: &[K], window: usize) -> Vec<K> {
 fn linear_claim(
     instance: &Instance<'_>,
     linear: &Linear,
-    embedded: K,
-    claimed: &[K],
+    values: &Values<'_>,
     claims: &mut Claims,
 ) {
     let relation = instance.relation;
     let mut walk = LinearWalk {
         instance,
         linear,
-        embedded,
+        embedded: values.embedded,
         claims,
         vectors: HashMap::new(),
         sums: HashMap::new(),
@@ -403,7 +424,7 @@ fn linear_claim(
     };
     let mut scale = K::ONE;
     for constraint in &relation.constraints {
-        walk.constraint(constraint, scale, claimed);
+        walk.constraint(constraint, scale, values.claimed);
         scale *= linear.lambda;
     }
     let known = walk.known;

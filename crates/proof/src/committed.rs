@@ -228,19 +228,15 @@ pub(crate) fn functional(
         let place = layout.place(matrix);
         let high = &high[..place.runs()];
         let tied = matrix == MatrixRef::Head && instance.public.manifest.head.is_none();
-        let row = |(row, eq): (usize, &K)| {
-            let scale = match tied {
-                true => *eq * F::from_u16(instance.public.embedding(row)),
-                false => *eq,
-            };
-            high.iter().map(move |high| scale * *high)
-        };
-        let weights = linear.rows[..rows]
-            .iter()
-            .enumerate()
-            .flat_map(row)
-            .collect();
-        claims.add(vector, rows_of(place, 0, rows), weights);
+        let mut weights = Vec::with_capacity(rows * high.len());
+        for (row, eq) in linear.rows[..rows].iter().enumerate() {
+            let mut scale = *eq * claims.scale();
+            if tied {
+                scale *= F::from_u16(instance.public.embedding(row));
+            }
+            weights.extend(high.iter().map(|high| scale * *high));
+        }
+        claims.add_scaled(vector, rows_of(place, 0, rows), weights);
         claims.close(reduced.factors[product].0);
     }
     let place = layout.place(MatrixRef::Embedding);

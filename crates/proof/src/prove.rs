@@ -9,7 +9,7 @@ use assay_protocol::Temperature;
 use assay_protocol::codec::Writer;
 use p3_field::PrimeCharacteristicRing;
 
-use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp};
+use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp, Values};
 use crate::claim::{Claim, ClaimError, Key, Phase, Progress};
 use crate::commit;
 use crate::committed::{self, WeightsCommitted};
@@ -206,7 +206,11 @@ pub(crate) fn argue(
     let linear = Linear::draw(&relation, &mut t);
     let embedded = argument::embedded(constants, &instance, &linear);
     let (claimed, factors) = factors(constants, &instance, &linear, &trace, threads);
-    schedule::absorb_values(embedded, &claimed, &mut t);
+    let values = Values {
+        embedded,
+        claimed: &claimed,
+    };
+    values.absorb(&mut t);
     let shapes = argument::shapes(&instance, &linear, &claimed);
     let all = shapes.into_iter().zip(factors);
     let weighted = all.map(|((_, weight, sum), (left, right))| Weighted {
@@ -218,7 +222,7 @@ pub(crate) fn argue(
     let (products, reduced) = products::prove(weighted.collect(), threads, &mut t);
     tell(Phase::Sumcheck, 1, 2);
     let functional = argument::functional(
-        &instance, &look_up, &claims, &linear, embedded, &claimed, &reduced, &mut t,
+        &instance, &look_up, &claims, &linear, &values, &reduced, &mut t,
     );
     let (functional, point, value) = functional::prove(&functional, &trace, threads, &mut t);
 

@@ -134,12 +134,6 @@ pub(crate) fn begin(
     t
 }
 
-/// The values of the embedding and of the products at the constraints' point.
-pub(crate) fn absorb_values(embedded: K, claimed: &[K], t: &mut Transcript) {
-    t.absorb("embedding: value", &[embedded]);
-    t.absorb("products: values", claimed);
-}
-
 /// Who answers for the weights: the first words of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weights {

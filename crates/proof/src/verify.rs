@@ -10,7 +10,7 @@ use assay_protocol::sampler::SamplerError;
 use assay_protocol::{B256, Statement, StopReason, TokenId};
 use p3_field::{Field, PrimeCharacteristicRing};
 
-use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp};
+use crate::argument::{self, Instance, LOOK_UP_WORK, Linear, LookUp, Values};
 use crate::claim::{Claim, ClaimError, Key};
 use crate::clear::{ChoiceClear, Clear};
 use crate::commit::{self, OpeningError};
@@ -155,7 +155,11 @@ pub fn verify(
 
     let linear = Linear::draw(&relation, &mut t);
     let embedded = weights::embedding(key, &instance, &linear, &parts)?;
-    schedule::absorb_values(embedded, &parts.claimed, &mut t);
+    let values = Values {
+        embedded,
+        claimed: &parts.claimed,
+    };
+    values.absorb(&mut t);
     let shapes = argument::shapes(&instance, &linear, &parts.claimed);
     let told: Vec<_> = shapes.iter().map(|(len, w, sum)| (*len, w, *sum)).collect();
     let reduced = products::verify(&told, &parts.products, &mut t)?;
@@ -168,14 +172,7 @@ pub fn verify(
         weights::check_matrices(model, &instance, &linear, &reduced, threads)?;
     }
     let functional = argument::functional(
-        &instance,
-        &look_up,
-        &trees,
-        &linear,
-        embedded,
-        &parts.claimed,
-        &reduced,
-        &mut t,
+        &instance, &look_up, &trees, &linear, &values, &reduced, &mut t,
     );
     let (point, value) = functional::verify(&functional, relation.rows, &parts.functional, &mut t)?;
     let len = schedule::committed_len(&relation);
