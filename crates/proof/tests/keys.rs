@@ -1,11 +1,13 @@
 //! Keys: what a verifier without the weights holds.
 
 use assay_engine::Model;
+use assay_engine::layout::{LayerPart, Section};
 use assay_proof::{
-    Claim, ClaimError, Key, KeyFile, Options, Proof, ProveError, Rejection, TooLong,
+    Claim, ClaimError, Key, KeyError, KeyFile, Options, Proof, ProveError, Rejection, TooLong,
     WeightsCommitted, prove, prove_with, setup, verify,
 };
-use assay_protocol::{SamplerParams, Statement, StopReason};
+use assay_protocol::manifest::Manifest;
+use assay_protocol::{B256, SamplerParams, Statement, StopReason};
 use assay_testkit::tiny::Tiny;
 
 const PROMPT: [u32; 4] = [256, 72, 101, 108];
@@ -178,4 +180,70 @@ fn a_statement_longer_than_a_commitment_holds_is_refused_at_once() {
         };
         assert_eq!(found.err(), Some(ProveError::TooLong(too_long)));
     });
+}
+
+type Change<'a> = &'a dyn Fn(&mut Manifest);
+
+/// The key's bytes under another manifest.
+fn under(key: &KeyFile, change: Change<'_>) -> Vec<u8> {
+    let bytes = key.to_bytes();
+    let (tag, rest) = bytes.split_at(4 + "assay/proof-key/v1".len());
+    let old = key.manifest().encode();
+    let mut manifest = key.manifest().clone();
+    change(&mut manifest);
+    let new = manifest.encode();
+    let len = (new.len() as u32).to_be_bytes();
+    [tag, &len, &new, &rest[4 + old.len()..]].concat()
+}
+
+#[test]
+fn a_key_is_held_against_its_manifest_and_its_bounds() {
+    let case = Case::new(&Tiny::llama(1));
+    let read = |change: Change<'_>| KeyFile::from_bytes(&under(&case.key, change));
+    assert_eq!(read(&|_| ()).as_ref(), Ok(&case.key));
+    let other = B256::repeat_byte(7);
+    let roots: [(Change<'_>, Section); 5] = [
+        (
+            &|m| m.layers[1].ffn_norm.root = other,
+            Section::Layer(1, LayerPart::FfnNorm),
+        ),
+        (&|m| m.final_norm.root = other, Section::FinalNorm),
+        (&|m| m.exp_root = other, Section::Exp),
+        (&|m| m.act_root = other, Section::Act),
+        (&|m| m.rope_roots[0] = other, Section::Rope(0)),
+    ];
+    for (change, of) in roots {
+        let found = read(change);
+        let expected = matches!(found, Err(KeyError::Root { section, .. }) if section == of);
+        assert!(expected, "{of}: {found:?}");
+    }
+    let bounds: [Change<'_>; 7] = [
+        &|m| m.final_norm.eps = 0,
+        &|m| m.layers[0].attention_norm.eps = u64::MAX,
+        &|m| m.layers[0].down.sh = 62,
+        &|m| (m.embedding.sh, m.residual_fraction) = (62, 0),
+        &|m| m.layers[1].q.rows += 1,
+        &|m| m.dims.heads = 0,
+        &|m| m.layers[0].rope = 1,
+    ];
+    for (number, change) in bounds.into_iter().enumerate() {
+        let found = read(change);
+        assert!(
+            matches!(found, Err(KeyError::Bound(_))),
+            "{number}: {found:?}"
+        );
+    }
+    let vocab = |m: &mut Manifest, rows: u32| {
+        (m.dims.vocab, m.embedding.rows) = (rows, rows);
+        m.head.as_mut().unwrap().rows = rows;
+    };
+    let found = read(&|m| vocab(m, 1 << 20));
+    let section = Section::Embedding;
+    let missing = matches!(found, Err(KeyError::Section { section: of, .. }) if of == section);
+    assert!(missing, "{found:?}");
+    let found = read(&|m| vocab(m, 1 << 24));
+    assert!(
+        matches!(found, Err(KeyError::TooManyWeights(_))),
+        "{found:?}"
+    );
 }
