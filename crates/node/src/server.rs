@@ -351,7 +351,11 @@ fn ware(served: &ServedModel, limits: &Limits, config: &NodeConfig) -> Ware {
     let model = &served.loaded.model;
     let positions = limits.batch().positions_max(model);
     let positions = u32::try_from(positions).unwrap_or(u32::MAX);
-    let context_max = model.manifest().dims.context_max.min(positions);
+    let context = model.manifest().dims.context_max;
+    let context_max = context.min(positions);
+    // A proof runs all tokens but the last, padded to a power of two, within the model's context.
+    let runs_max = context.checked_ilog2().map_or(0, |log| 1u32 << log);
+    let proven_max = runs_max.saturating_add(1).min(context_max);
     Ware {
         id: model.id(),
         price: served.price,
@@ -360,7 +364,7 @@ fn ware(served: &ServedModel, limits: &Limits, config: &NodeConfig) -> Ware {
             provider: config.provider,
             model_id: model.id(),
             price: terms.price,
-            max_tokens: TokenCount(terms.tokens_max.min(context_max)),
+            max_tokens: TokenCount(terms.tokens_max.min(proven_max)),
             delay_s: u32::try_from(terms.delay.as_secs()).unwrap_or(u32::MAX),
             expires_at: Timestamp(0),
         }),
