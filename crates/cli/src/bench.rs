@@ -6,11 +6,11 @@
 
 mod figures;
 mod measure;
-mod memory;
+pub(crate) mod memory;
 mod plan;
 mod roofline;
 mod table;
-mod text;
+pub(crate) mod text;
 
 use crate::home::Home;
 use crate::judge;

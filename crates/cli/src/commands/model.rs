@@ -1,4 +1,4 @@
-//! `assay model pull|import|list|show|bench`: models on this machine.
+//! `assay model pull|import|list|show|commit|bench`: models on this machine.
 
 use crate::home::Home;
 use crate::models::{self, Bars};
@@ -42,6 +42,16 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Commit to a model's weights: makes the key with which proofs are checked without the model
+    Commit {
+        #[arg(default_value = models::DEFAULT)]
+        name: String,
+        /// Where the key goes [default: the model's name with .key]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
     /// How fast a model runs here
     Bench(crate::bench::Args),
 }
@@ -54,6 +64,7 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
         Action::Import { file } => import(&home, &file),
         Action::List { json } => list(&home, json),
         Action::Show { name, verify, json } => show(&home, &name, verify, json),
+        Action::Commit { name, out, json } => commit(&home, &name, out, json),
         Action::Bench(args) => crate::bench::run(&home, &args),
     });
     task.await.context("the work broke off")?
@@ -118,6 +129,33 @@ fn list(home: &Home, json: bool) -> Result<()> {
         table.row([name, state, about]);
     }
     print!("{}", table.render(""));
+    Ok(())
+}
+
+fn commit(home: &Home, name: &str, out: Option<PathBuf>, json: bool) -> Result<()> {
+    let loaded = models::open(home, name)?;
+    let out = out.unwrap_or_else(|| PathBuf::from(format!("{}.key", loaded.name)));
+    let (key, _) = assay_proof::setup(&loaded.model, crate::judge::threads())?;
+    let bytes = key.to_bytes();
+    std::fs::write(&out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
+    if json {
+        return output::print_json(&json!({
+            "model": loaded.model.id(),
+            "file": out,
+            "bytes": bytes.len(),
+            "key": key.hash(),
+        }));
+    }
+    println!("model      {}", loaded.model.id());
+    println!("key        {}", key.hash());
+    println!(
+        "file       {}, {}",
+        out.display(),
+        output::bytes(bytes.len() as u64)
+    );
+    println!(
+        "whoever commits to the same model gets the same key; `assay verify --key` checks proofs with it"
+    );
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! `assay prove RECEIPT`: the proof that an answer is the model's own, made here and written into one file with the
 //! receipt. Takes minutes of every core, and needs nobody's leave: whoever has the answer can prove it.
 
+mod bench;
+
 use crate::commands::receipt;
 use crate::home::Home;
 use crate::judge;
@@ -12,7 +14,7 @@ use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_audit::Evidence;
 use assay_model::LoadedModel;
-use assay_proof::{Claim, Phase, Progress, Proof};
+use assay_proof::{Claim, Options, Phase, Progress, Proof};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,7 +22,8 @@ use std::time::Instant;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A receipt's id, the beginning of it, or a file made by `receipt show --json`
-    receipt: String,
+    #[arg(required_unless_present = "bench")]
+    receipt: Option<String>,
 
     #[command(flatten)]
     url: UrlArgs,
@@ -28,6 +31,22 @@ pub(crate) struct Args {
     /// Where the proof goes [default: the receipt's id with .proof]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+
+    /// A proof that `assay verify --key` checks without the model: takes longer, and needs a greedy answer
+    #[arg(long)]
+    standalone: bool,
+
+    /// Measure a proof of a generated answer instead, phase by phase
+    #[arg(long, conflicts_with_all = ["receipt", "out"])]
+    bench: bool,
+
+    /// Models that are measured [default: smollm2]
+    #[arg(long = "model", value_name = "NAME", requires = "bench")]
+    models: Vec<String>,
+
+    /// Positions of the answer that is measured, a power of two
+    #[arg(long, default_value_t = 256, requires = "bench")]
+    tokens: usize,
 
     /// Threads that prove [default: all cores]
     #[arg(long)]
@@ -38,17 +57,33 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
-    let evidence = receipt::load(home, &args.url, &args.receipt).await?;
+    let threads = args.threads.unwrap_or_else(judge::threads).max(1);
+    let Some(receipt) = args.receipt else {
+        let home = home.clone();
+        let work = move || {
+            bench::run(
+                &home,
+                &args.models,
+                args.tokens,
+                threads,
+                args.standalone,
+                args.json,
+            )
+        };
+        return tokio::task::spawn_blocking(work)
+            .await
+            .context("the bench broke off")?;
+    };
+    let evidence = receipt::load(home, &args.url, &receipt).await?;
     let statement = evidence.receipt.body.statement;
     let model = judge::find_model(home, statement.model_id)
         .ok_or_else(|| judge::no_model(statement.model_id))?;
-    let threads = args.threads.unwrap_or_else(judge::threads).max(1);
     let id = evidence.receipt.body.request_id;
     let out = args
         .out
         .unwrap_or_else(|| PathBuf::from(format!("{}.proof", output::short_hex(&id))));
     let started = Instant::now();
-    let work = move || prove(&model, threads, evidence);
+    let work = move || prove(&model, threads, args.standalone, evidence);
     let file = tokio::task::spawn_blocking(work)
         .await
         .context("the prover broke off")??;
@@ -72,14 +107,31 @@ pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
         statement.n_prompt.0,
         statement.n_output.0,
     );
+    let (who, key) = match args.standalone {
+        true => ("the model's key", " --key KEY"),
+        false => ("the model", ""),
+    };
     println!(
-        "whoever has the model checks it with: assay verify {}",
+        "whoever has {who} checks it with: assay verify {}{key}",
         out.display()
     );
     Ok(())
 }
 
-fn prove(model: &LoadedModel, threads: usize, evidence: Evidence) -> Result<ProofFile> {
+fn prove(
+    model: &LoadedModel,
+    threads: usize,
+    standalone: bool,
+    evidence: Evidence,
+) -> Result<ProofFile> {
+    let made = match standalone {
+        true => Some(assay_proof::setup(&model.model, threads)?),
+        false => None,
+    };
+    let options = Options {
+        threads,
+        weights: made.as_ref().map(|(_, weights)| weights),
+    };
     let claim = Claim {
         statement: &evidence.receipt.body.statement,
         prompt: &evidence.prompt,
@@ -88,7 +140,7 @@ fn prove(model: &LoadedModel, threads: usize, evidence: Evidence) -> Result<Proo
     };
     let mut phases = Phases::default();
     let mut progress = |told: Progress| phases.tell(told);
-    let proof = assay_proof::prove(&model.model, &claim, threads, &mut progress);
+    let proof = assay_proof::prove_with(&model.model, &claim, &options, &mut progress);
     phases.end();
     let proof: Proof = proof.map_err(|error| {
         refusal(

@@ -11,9 +11,9 @@ use crate::refusal::refusal;
 use anyhow::{Context, Result};
 use assay_audit::{Evidence, check_numbers};
 use assay_model::LoadedModel;
-use assay_proof::{Claim, Key, Proof};
+use assay_proof::{Chosen, Claim, Key, KeyFile, Proof};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,11 @@ pub(crate) struct Args {
 
     /// The receipt that it is to prove, as a file or id; needed only where the proof stands alone
     receipt: Option<String>,
+
+    /// Check with the model's key instead of the model: a file made by `assay model commit`. Compare the hash that is
+    /// printed with the one that whoever you trust published, or make the key yourself
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
 
     #[command(flatten)]
     url: UrlArgs,
@@ -47,16 +52,27 @@ struct Report {
     accounting: Option<String>,
     /// Why the proof is rejected.
     rejection: Option<String>,
+    /// The hash of the key that it was checked with, where that was not the model.
+    key: Option<assay_protocol::B256>,
     proof_bytes: usize,
     verified_ms: u64,
 }
 
+/// A drawn token is chosen by logits that this proof leaves to who has the head.
+const NOT_CHOSEN: &str =
+    "the pass is proven, but a drawn token takes the model itself to check: leave out --key";
+
 pub(crate) async fn run(args: Args, home: &Home) -> Result<()> {
     let (evidence, proof) = load(&args, home).await?;
     let model_id = evidence.receipt.body.statement.model_id;
-    let model = judge::find_model(home, model_id).ok_or_else(|| judge::no_model(model_id))?;
+    let known = match &args.key {
+        Some(path) => Known::Key(Box::new(read_key(path)?)),
+        None => Known::Model(Box::new(
+            judge::find_model(home, model_id).ok_or_else(|| no_model(model_id))?,
+        )),
+    };
     let threads = args.threads.unwrap_or_else(judge::threads).max(1);
-    let work = move || check(&model, &evidence, &proof, threads);
+    let work = move || check(&known, &evidence, &proof, threads);
     let report = tokio::task::spawn_blocking(work)
         .await
         .context("the verification broke off")?;
@@ -104,7 +120,37 @@ async fn load(args: &Args, home: &Home) -> Result<(Evidence, Proof)> {
     }
 }
 
-fn check(model: &LoadedModel, evidence: &Evidence, proof: &Proof, threads: usize) -> Report {
+/// What the proof is checked with.
+enum Known {
+    Model(Box<LoadedModel>),
+    Key(Box<KeyFile>),
+}
+
+fn no_model(id: assay_protocol::ModelId) -> anyhow::Error {
+    refusal(
+        format!("model {id} is not on this machine"),
+        "get it with `assay model pull`, or check a standalone proof with `--key FILE`",
+    )
+}
+
+fn read_key(path: &Path) -> Result<KeyFile> {
+    let failed = || format!("cannot read {}", path.display());
+    let length = std::fs::metadata(path).with_context(failed)?.len();
+    anyhow::ensure!(
+        length <= KeyFile::BYTES_MAX as u64,
+        "{} is too long for a key: {length} bytes",
+        path.display()
+    );
+    let bytes = std::fs::read(path).with_context(failed)?;
+    KeyFile::from_bytes(&bytes).map_err(|error| {
+        refusal(
+            format!("{} is no key: {error}", path.display()),
+            "make one with `assay model commit NAME` where the model is",
+        )
+    })
+}
+
+fn check(known: &Known, evidence: &Evidence, proof: &Proof, threads: usize) -> Report {
     let started = Instant::now();
     let claim = Claim {
         statement: &evidence.receipt.body.statement,
@@ -112,15 +158,23 @@ fn check(model: &LoadedModel, evidence: &Evidence, proof: &Proof, threads: usize
         sampler: &evidence.sampler,
         output: &evidence.output,
     };
-    let key = Key::Weights(&model.model);
-    let rejection = assay_proof::verify(&key, &claim, proof, threads).err();
+    let (key, key_hash) = match known {
+        Known::Model(model) => (Key::Weights(&model.model), None),
+        Known::Key(key) => (Key::Committed(key), Some(key.hash())),
+    };
+    let rejection = match assay_proof::verify(&key, &claim, proof, threads) {
+        Ok(proven) if proven.chosen == Chosen::Checked => None,
+        Ok(_) => Some(NOT_CHOSEN.to_owned()),
+        Err(rejection) => Some(rejection.to_string()),
+    };
     let why = |fault: &dyn std::fmt::Display| fault.to_string();
     Report {
         receipt: evidence.receipt.body.request_id,
         proven: rejection.is_none(),
         signatures: evidence.check_signatures().err().map(|fault| why(&fault)),
         accounting: check_numbers(evidence).err().map(|fault| why(&fault)),
-        rejection: rejection.map(|rejection| why(&rejection)),
+        rejection,
+        key: key_hash,
         proof_bytes: proof.as_bytes().len(),
         verified_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
@@ -149,6 +203,11 @@ fn words(report: &Report) -> String {
             None => format!("  holds        {name:<11} {meaning}\n"),
             Some(reason) => format!("  FAILS        {name:<11} {reason}\n"),
         });
+    }
+    if let Some(key) = &report.key {
+        out.push_str(&format!(
+            "  checked with the key {key}: is it the model's?\n"
+        ));
     }
     out.push_str(&format!(
         "  {} bytes of proof, checked in {} ms\n",
