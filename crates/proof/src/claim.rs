@@ -3,6 +3,7 @@
 use assay_engine::Model;
 use assay_protocol::manifest::Manifest;
 use assay_protocol::merkle::tokens_root;
+use assay_protocol::sampler::SamplerError;
 use assay_protocol::{ModelId, SamplerParams, Statement, TokenId};
 
 use crate::key::KeyFile;
@@ -33,6 +34,8 @@ pub enum ClaimError {
     WrongSampler,
     #[error("token {token} is none of the model's {vocab}")]
     UnknownToken { token: TokenId, vocab: u32 },
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
     #[error("there is nothing to prove: the answer has no token")]
     Empty,
 }
@@ -69,6 +72,7 @@ impl Claim<'_> {
                 return Err(ClaimError::WrongTokens(what));
             }
         }
+        self.sampler.validate()?;
         if self.sampler.hash() != stated.sampler_hash {
             return Err(ClaimError::WrongSampler);
         }

@@ -21,7 +21,7 @@ use crate::rounds;
 use crate::transcript::Transcript;
 
 /// The versioned tag of a proof's bytes, and the transcript's first words.
-pub const VERSION: &str = "assay/proof/v1";
+pub(crate) const VERSION: &str = "assay/proof/v1";
 /// Fewest positions that are run: the argument's vectors have some length.
 const POSITIONS_MIN: usize = 8;
 /// Rows of the trace for each head and each position that it looks at, at least: a score in two limbs, its

@@ -14,7 +14,7 @@ use crate::schedule;
 use crate::security::{Probability, Security};
 
 /// The errors of a proof of this relation.
-pub fn soundness(relation: &Relation) -> Security {
+pub(crate) fn soundness(relation: &Relation) -> Security {
     let mut security = Security::default();
     let sizes = schedule::tree_sizes(relation);
     // A tuple that is not in the table has, but for degree/|K| for each row, a key of its own; then the

@@ -4,6 +4,7 @@
 use assay_engine::Model;
 use assay_engine::ops::arith::rsh;
 use assay_engine::ops::attention;
+use assay_engine::run::RunError;
 use assay_engine::values::{
     AttentionValues, BfpValues, Clamped, Constants, FixedValues, LayerConstants, LayerValues,
     LinearValues, NormValues, Pass, ValuesError,
@@ -23,7 +24,7 @@ use crate::relation::{Column, Held, Leaf, Relation, Shift, Sum, sees};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WitnessError {
     #[error(transparent)]
-    Values(#[from] ValuesError),
+    Run(#[from] RunError),
     #[error(
         "the pass saturates, which no proof covers: {0}; the statement can still be audited and disputed"
     )]
@@ -34,6 +35,15 @@ pub enum WitnessError {
         "{column} holds a value that the relation does not admit; the statement can still be audited and disputed"
     )]
     NotAdmitted { column: &'static str },
+}
+
+impl From<ValuesError> for WitnessError {
+    fn from(error: ValuesError) -> Self {
+        match error {
+            ValuesError::Run(error) => error.into(),
+            ValuesError::Clamped(clamped) => clamped.into(),
+        }
+    }
 }
 
 /// A statement's relation and the trace that fulfils it.

@@ -7,8 +7,8 @@ use crate::security::Probability;
 /// Grinding before the positions of an oracle are drawn; it stands in for that many bits of queries.
 pub(super) const GRIND_BITS: usize = 18;
 /// Soundness of the queries into one oracle, with grinding, in hundredths of a bit. An opening has at most
-/// five oracles, so that their sum keeps above 100 bits.
-pub(super) const ORACLE_CENTIBITS: u32 = 10_300;
+/// five oracles and a proof two openings, so that their sum keeps above 100 bits.
+pub(super) const ORACLE_CENTIBITS: u32 = 10_450;
 /// The first fold takes this many variables, as far as the columns keep a sensible length.
 const FIRST_FOLD: usize = 6;
 const FIRST_LOG_LEN_MIN: usize = 8;

@@ -34,24 +34,27 @@ const WHOLE: i32 = 62;
 const PEAK_MAX: u64 = 1 << 47;
 const SCORE_MAX: u64 = 1 << 34;
 
+/// A remainder's limbs, each with its power of two.
+pub type Limbs = Vec<(Column, i64)>;
+
 /// Columns of a vector under an exponent.
 pub struct Bfp {
     pub x12: Column,
-    pub remainder: Vec<(Column, i64)>,
+    pub remainder: Limbs,
     pub shift: Shift,
 }
 
 /// A rounded result and its remainder.
 pub struct Rounded {
     pub out: Sum,
-    pub remainder: Vec<(Column, i64)>,
+    pub remainder: Limbs,
     pub shift: Shift,
 }
 
 /// `u = rsh(x·inv, 23)` of a norm.
 pub struct Root {
     pub u: Sum,
-    pub remainder: Vec<(Column, i64)>,
+    pub remainder: Limbs,
 }
 
 pub struct NormColumns {
@@ -63,10 +66,10 @@ pub struct NormColumns {
 pub struct HeadColumns {
     pub below: Sum,
     pub distance: Column,
-    pub distance_remainder: Vec<(Column, i64)>,
+    pub distance_remainder: Limbs,
     pub e: Column,
     pub share: Column,
-    pub share_remainder: Vec<(Column, i64)>,
+    pub share_remainder: Limbs,
 }
 
 pub struct GemmaColumns {
@@ -79,7 +82,7 @@ pub struct GemmaColumns {
 pub struct PostColumns {
     pub branch: Rounded,
     pub root: Root,
-    pub remainder: Vec<(Column, i64)>,
+    pub remainder: Limbs,
     pub shift: Shift,
 }
 
@@ -90,11 +93,11 @@ pub struct LayerColumns {
     pub k: Rounded,
     pub v: Rounded,
     pub q13: Held,
-    pub q13_remainder: Vec<(Column, i64)>,
+    pub q13_remainder: Limbs,
     pub k13: Held,
-    pub k13_remainder: Vec<(Column, i64)>,
+    pub k13_remainder: Limbs,
     pub v12: Held,
-    pub v12_remainder: Vec<(Column, i64)>,
+    pub v12_remainder: Limbs,
     pub turn: [Shift; 2],
     pub cached: Shift,
     pub heads: Vec<HeadColumns>,
@@ -102,7 +105,7 @@ pub struct LayerColumns {
     pub share: Shift,
     pub mix: Bfp,
     /// Llama's: the remainders of the branches, which are differences of residuals.
-    pub branches: [Option<(Vec<(Column, i64)>, Shift)>; 2],
+    pub branches: [Option<(Limbs, Shift)>; 2],
     pub middle: Sum,
     pub ffn_norm: NormColumns,
     pub gate: Rounded,
@@ -315,7 +318,7 @@ impl Walk<'_> {
         base: i32,
         out: &Sum,
         bits: i32,
-    ) -> Result<(Vec<(Column, i64)>, Shift), RelationError> {
+    ) -> Result<(Limbs, Shift), RelationError> {
         let shifts = input.shift.by.iter().map(|s| by.shift - (s - base));
         let shift = self.shift(name, shifts.collect(), bits)?;
         let r = &mut self.relation;
@@ -333,11 +336,7 @@ impl Walk<'_> {
     }
 
     /// q, k or v: within ±(2^24 − 1), all but the topmost 2^16 values of it, so never clamped.
-    fn projected(
-        &mut self,
-        by: &LinearPublic,
-        input: &Bfp,
-    ) -> Result<Rounded, RelationError> {
+    fn projected(&mut self, by: &LinearPublic, input: &Bfp) -> Result<Rounded, RelationError> {
         let offset = i64::from(ops::QKV_MAX);
         let out = self
             .relation
@@ -352,7 +351,7 @@ impl Walk<'_> {
 
     /// A head's turn by its position's angles, at Q.26, rounded to the layer's fraction and held within 13
     /// bits: the one place, with v's, where values leave their limits on some prompts.
-    fn turned(&mut self, input: &Sum, table: usize, shift: &Shift) -> (Held, Vec<(Column, i64)>) {
+    fn turned(&mut self, input: &Sum, table: usize, shift: &Shift) -> (Held, Limbs) {
         let dim = self.public.manifest.dims.head_dim as usize;
         let r = &mut self.relation;
         let names = ["turned", "turned.excess"];
@@ -552,7 +551,10 @@ impl Walk<'_> {
         clear: &NormClear,
         by: &NormPublic,
     ) -> Result<(Vec<Root>, Rounded), RelationError> {
-        let (dim, t) = (self.public.manifest.dims.head_dim as usize, self.positions.tokens);
+        let (dim, t) = (
+            self.public.manifest.dims.head_dim as usize,
+            self.positions.tokens,
+        );
         let shift = self.constant(by.shift);
         let shift = self.shift("q and k norms", shift, 25)?;
         // The inverse is a head's: each head has its own root.
@@ -666,11 +668,7 @@ impl Walk<'_> {
     }
 
     /// gate within ±(2^20 − 1) and its activation, from the one table: a function of its two limbs.
-    fn gate(
-        &mut self,
-        by: &LinearPublic,
-        input: &Bfp,
-    ) -> Result<(Rounded, Column), RelationError> {
+    fn gate(&mut self, by: &LinearPublic, input: &Bfp) -> Result<(Rounded, Column), RelationError> {
         let r = &mut self.relation;
         let lo = r.column("gate.lo", by.rows);
         let hi = r.column("gate.hi", by.rows);
@@ -754,7 +752,7 @@ impl Walk<'_> {
 }
 
 enum Branch {
-    Llama(Vec<(Column, i64)>, Shift),
+    Llama(Limbs, Shift),
     Gemma(PostColumns),
 }
 
@@ -764,7 +762,7 @@ struct HeadClear<'a> {
     sum: &'a [u64],
 }
 
-fn slices(columns: &[(Column, i64)], from: usize, rows: usize) -> Vec<(Column, i64)> {
+fn slices(columns: &[(Column, i64)], from: usize, rows: usize) -> Limbs {
     let slice = |(column, k): &(Column, i64)| (column.slice(from, rows), *k);
     columns.iter().map(slice).collect()
 }
