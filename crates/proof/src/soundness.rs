@@ -13,6 +13,9 @@ use crate::relation::table::VALUES_MAX;
 use crate::schedule;
 use crate::security::{Probability, Security};
 
+/// Weaker proofs are not accepted, in hundredths of a bit.
+pub(crate) const CENTIBITS_MIN: u32 = 10_000;
+
 /// The errors of a proof of this relation.
 pub(crate) fn soundness(relation: &Relation) -> Security {
     let mut security = Security::default();
@@ -55,4 +58,27 @@ pub(crate) fn soundness(relation: &Relation) -> Security {
     let opened = commit::security(schedule::committed_len(relation));
     security.parts.extend(opened.parts);
     security
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_trace_with_committed_weights_keeps_a_hundred_bits() {
+        for (trace, weights) in [
+            (1 << 24, 1 << 20),
+            (400_000_000, 1 << 27),
+            (1 << 31, 1 << 29),
+        ] {
+            let mut security = commit::security(trace);
+            security.parts.extend(commit::security(weights).parts);
+            // Every value looked up, and far more of the rest than any shape has.
+            let drawn = Probability::over_field(trace as u128 + (1 << 25));
+            security.add("look-ups", drawn.times(1, LOOK_UP_WORK));
+            security.add("rest", Probability::over_field(1 << 20));
+            println!("{trace} values\n{security}");
+            assert!(security.total().centibits() >= CENTIBITS_MIN, "{trace}");
+        }
+    }
 }

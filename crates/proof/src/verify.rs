@@ -26,7 +26,7 @@ use crate::relation::Relation;
 use crate::relation::program::{self, Positions, RelationError};
 use crate::schedule::{self, FormatError, Parts, TooLong, VERSION, Weights};
 use crate::security::Security;
-use crate::soundness::soundness;
+use crate::soundness::{CENTIBITS_MIN, soundness};
 
 /// What a proof shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,10 @@ pub enum Rejection {
         chosen: TokenId,
         stated: TokenId,
     },
+    #[error(
+        "a proof of this shape keeps {0} bits only: too many values are looked up or committed at once"
+    )]
+    Weak(u32),
     #[error(transparent)]
     Sampler(#[from] SamplerError),
     #[error("wrong end: {0}")]
@@ -192,6 +196,9 @@ pub fn verify(
         weights::check_weights(*commitment, layout, &claims, opened, &mut t)?;
         let more = committed::security(layout, &relation);
         security.parts.extend(more.parts);
+    }
+    if security.total().centibits() < CENTIBITS_MIN {
+        return Err(Rejection::Weak(security.total().centibits() / 100));
     }
     let chosen = check_choices(key, claim, &clear, positions, threads)?;
     check_end(manifest, claim)?;

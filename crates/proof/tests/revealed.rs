@@ -18,16 +18,7 @@ const POSITIONS: Positions = Positions {
 
 fn made(model: &Model, greedy: bool) -> Witness {
     let public = Public::of(model, POSITIONS.tokens);
-    witness(
-        model,
-        &public,
-        &TOKENS,
-        POSITIONS,
-        greedy,
-        1,
-        &mut |_| (),
-    )
-    .unwrap()
+    witness(model, &public, &TOKENS, POSITIONS, greedy, 1, &mut |_| ()).unwrap()
 }
 
 fn checked(model: &Model, witness: &Witness, trace: &TraceMatrix) -> Result<(), Violation> {

@@ -1,3 +1,5 @@
+//! Sums of fractions: honest ones of every size, each message tampered with, and bytes that are no proof.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -33,8 +33,9 @@ struct Figures {
     peak_bytes: Option<u64>,
     proof_bytes: usize,
     verify_ms: u64,
-    /// Soundness in hundredths of a bit.
+    /// Soundness in hundredths of a bit, all together and by step.
     centibits: u32,
+    errors: Vec<(&'static str, u32)>,
     /// Multiply-adds of the pass that is proven, head included where its choice is proven.
     macs: u64,
 }
@@ -198,6 +199,12 @@ fn measure(
         proof_bytes: proof.as_bytes().len(),
         verify_ms,
         centibits: proven.security.total().centibits(),
+        errors: proven
+            .security
+            .parts
+            .iter()
+            .map(|(step, error)| (*step, error.centibits()))
+            .collect(),
         macs: macs(model) * tokens as u64,
     })
 }
