@@ -66,13 +66,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn draw(relation: &Relation, t: &mut Transcript) -> Linear {
-        let rows = relation
-            .constraints
-            .iter()
-            .map(|c| c.rows)
-            .max()
-            .unwrap_or(1);
-        let rows = rows.max(relation.tokens);
+        let rows = relation.longest();
         let row_point = t.point("constraints: row", log2_ceil(rows));
         let token_point = t.point("constraints: position", log2_ceil(relation.tokens));
         Linear {
@@ -599,13 +593,7 @@ fn product_claims(
 ) {
     let relation = instance.relation;
     let n = relation.tokens;
-    let longest = relation
-        .constraints
-        .iter()
-        .map(|c| c.rows)
-        .max()
-        .unwrap_or(1)
-        .max(n);
+    let longest = relation.longest();
     // For vectors, the point's low variables number the entries; for cells, the positions.
     let entries = eq_table(&reduced.point, longest.min(1 << reduced.point.len()));
     let (low, high) = reduced.point.split_at(log2_ceil(n));
@@ -689,13 +677,7 @@ fn product_claims(
 pub(crate) fn gathers_at(relation: &Relation, linear: &Linear, point: &[K]) -> Vec<(usize, K)> {
     let n = relation.tokens;
     let (low, high) = point.split_at(log2_ceil(n));
-    let longest = relation
-        .constraints
-        .iter()
-        .map(|c| c.rows)
-        .max()
-        .unwrap_or(1)
-        .max(n);
+    let longest = relation.longest();
     let rows = eq_table(high, longest.min(1 << high.len()));
     let tokens = eq_table(low, n);
     let first = relation.products.len();

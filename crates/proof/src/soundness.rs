@@ -36,13 +36,7 @@ pub(crate) fn soundness(relation: &Relation) -> Security {
         .map(|leaves| fractions::error_over_field(*leaves));
     security.add("look-ups' trees", Probability::over_field(trees.sum()));
     // A point in each variable of rows and positions, and the powers of the batching challenge.
-    let rows = relation
-        .constraints
-        .iter()
-        .map(|c| c.rows)
-        .max()
-        .unwrap_or(1);
-    let point = log2_ceil(rows.max(relation.tokens)) + log2_ceil(relation.tokens);
+    let point = log2_ceil(relation.longest()) + log2_ceil(relation.tokens);
     let linear = (point + relation.constraints.len()) as u128;
     security.add(
         "constraints' point and batching",

@@ -296,6 +296,12 @@ impl Relation {
         }
     }
 
+    /// The most rows of a constraint; at least as many as positions, which also number rows.
+    pub fn longest(&self) -> usize {
+        let rows = self.constraints.iter().map(|constraint| constraint.rows);
+        rows.fold(self.tokens, usize::max)
+    }
+
     /// The name of the column that a row belongs to.
     pub fn name(&self, column: Column) -> &'static str {
         let from = self
